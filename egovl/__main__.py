@@ -1,0 +1,124 @@
+"""``python -m egovl COMMAND``: everything egovl does, by hand or under torchrun.
+
+    python -m egovl train --config configs/debug/pretrain.yaml --run-dir runs/try
+    torchrun --nproc-per-node 2 -m egovl train --config F --run-dir D optim.lr=1e-4
+    python -m egovl eval --config F --run-dir D
+    python -m egovl check --config F trainer.steps=10
+
+Under a launcher the run folder comes from EGOVL_RUN_DIR. A recipe's values are overridden by
+``key=value`` words; ``check`` prints the resolved recipe and refuses wrong ones, without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from egovl.engine.signals import StopRequest
+
+EXIT_USAGE = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 2 is the exit status of wrong words, recipes and files."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    rank = os.environ.get("RANK", "0")
+    logging.basicConfig(
+        level=logging.INFO if rank == "0" else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s" if rank == "0" else f"[rank {rank}] %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    return args.call(args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m egovl",
+        description=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("train", "train a recipe; resumes where the run folder's newest checkpoint is"),
+        ("eval", "evaluate a recipe's `evaluate:` section with the weights of its `init:`"),
+        ("check", "check a recipe and print it with every default spelled out"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(call=_check if name == "check" else _run)
+        _add_recipe_arguments(command)
+        if name != "check":
+            command.add_argument(
+                "--run-dir",
+                type=Path,
+                default=os.environ.get("EGOVL_RUN_DIR"),
+                help="folder for config, checkpoints, metrics and result (default: $EGOVL_RUN_DIR)",
+            )
+    export = commands.add_parser("export", help="one safetensors file of a run's newest weights")
+    export.add_argument("--run-dir", type=Path, required=True, help="the run to export")
+    export.add_argument("--out", type=Path, required=True, help="the file to write")
+    export.set_defaults(call=_export)
+    from egovl.data.prepare.command import add_arguments
+
+    prepare = commands.add_parser("prepare", help="make data: `prepare synthetic --out DIR`")
+    add_arguments(prepare)
+    return parser
+
+
+def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="a recipe: configs/.../x.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="values to change, as optim.lr=3e-5"
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    from egovl.config import ConfigError, dump
+    from egovl.recipe import load_recipe
+
+    try:
+        sys.stdout.write(dump(load_recipe(args.config, args.overrides)))
+    except ConfigError as error:
+        return _refuse(error)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    # before torch: under proctrack/linuxproc Slurm's SIGTERM comes straight to the ranks
+    stop = StopRequest().install()
+    from egovl.config import ConfigError
+    from egovl.recipe import load_recipe
+
+    if args.run_dir is None:
+        return _refuse("--run-dir is missing (and EGOVL_RUN_DIR is not set): where should it write?")
+    try:
+        recipe = load_recipe(args.config, args.overrides)
+    except ConfigError as error:
+        return _refuse(error)
+    from egovl.run import run
+
+    return run(recipe, Path(args.run_dir), stop, args.command)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from egovl.recipe import load_recipe
+    from egovl.run import export
+
+    try:
+        export(args.run_dir, args.out, load_recipe)
+    except FileNotFoundError as error:
+        return _refuse(error)
+    return 0
+
+
+def _refuse(error: object) -> int:
+    sys.stderr.write(f"egovl: {error}\n")
+    return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

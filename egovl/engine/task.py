@@ -1,0 +1,55 @@
+"""What the engine asks of a task. Tasks implement it; the engine knows no task by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class DeviceBatch(Protocol):
+    """A batch that can be moved and cut; ``egovl.data.types.Batch`` is one."""
+
+    index: Tensor
+
+    def to(self, device: object, non_blocking: bool = True) -> DeviceBatch:
+        """The same batch on a device."""
+        ...
+
+    def __getitem__(self, rows: slice) -> DeviceBatch:
+        """Some rows of the batch."""
+        ...
+
+
+@dataclass
+class StepOutput:
+    """A training step's loss (scalar, differentiable) and detached scalars to log beside it."""
+
+    loss: Tensor
+    report: dict[str, Tensor] = field(default_factory=dict)
+
+
+class TrainTask(Protocol):
+    """A thing to learn."""
+
+    def train_step(self, model: nn.Module, batch: DeviceBatch) -> StepOutput:
+        """Forward and loss of this rank's part of a batch; the task gathers across ranks."""
+        ...
+
+    def after_step(self, model: nn.Module) -> None:
+        """Keep parameters in their range after the optimizer moved them."""
+        ...
+
+
+class EvalTask(Protocol):
+    """A thing to measure."""
+
+    def eval_step(self, model: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Rows (first dim B) to keep for scoring."""
+        ...
+
+    def score(self, rows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Metrics over all rows of all ranks, each sample once, in dataset order."""
+        ...

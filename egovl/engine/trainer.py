@@ -1,0 +1,341 @@
+"""One training loop for every task: step, agree on a stop, log, evaluate, save, resume exactly.
+
+The state of a run is its weights, its optimizer and two counters (``TrainState``): sample order and
+augmentation are functions of (seed, epoch, index), random draws of a step are seeded by (seed, step,
+rank), and the learning rate is a function of the step. So a stopped and resumed run computes what
+the unbroken run computes, bit for bit on CPU with gloo and the same world size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from egovl import dist
+from egovl.engine.checkpoint import CheckpointError, Checkpointer, TrainState
+from egovl.engine.configs import OptimConfig, TrainerConfig
+from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
+from egovl.engine.folder import RunFolder
+from egovl.engine.log import Progress, RunLog, evaluated_names
+from egovl.engine.optim import build_optimizer, lr_at
+from egovl.engine.signals import StopRequest
+from egovl.engine.task import DeviceBatch, TrainTask
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is not finite."""
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What to train, on what, for how long.
+
+    ``batches(start_sample)`` yields this rank's part of the global batches from that sample on.
+    """
+
+    task: TrainTask
+    model: nn.Module
+    batches: Callable[[int], Iterator[DeviceBatch]]
+    global_batch: int
+    total_steps: int
+    evaluations: list[Evaluation]
+    seed: int
+
+
+@dataclass
+class FitResult:
+    """How a training ended."""
+
+    outcome: Literal["done", "stopped"]
+    step: int
+    train_loss: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one plan in one run folder."""
+
+    def __init__(
+        self,
+        plan: TrainPlan,
+        optim: OptimConfig,
+        config: TrainerConfig,
+        folder: RunFolder,
+        stop: StopRequest,
+        device: torch.device,
+    ) -> None:
+        self.plan = plan
+        self.config = config
+        self.folder = folder
+        self.device = device
+        self.model = plan.model.to(self.device)
+        self.optim_config = optim
+        self.optimizer = build_optimizer(self.model, optim)
+        self.scaler = torch.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.checkpointer = Checkpointer(
+            folder, keep=config.keep_checkpoints, asynchronous=config.async_save
+        )
+        self._stop = stop
+        self._flag = dist.AsyncFlag()
+        self._step = 0
+        self._metrics: dict[str, float] = {}
+        self._failed_saves = 0
+        self._last_save_time = time.monotonic()
+
+    def fit(self) -> FitResult:
+        """Train to the last step, or until a stop is agreed on; a checkpoint stands in both cases.
+
+        Raises:
+            TrainingDiverged: naming the step.
+            CheckpointError: the last save failed.
+            Superseded: a newer attempt holds the run.
+        """
+        state = self.checkpointer.load_latest(self.model, self.optimizer) or TrainState()
+        self._step = state.step
+        if state.loss_scale is not None:
+            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": state.loss_scale})
+        network = self._wrap()
+        log = RunLog(self.folder, state.step) if dist.rank() == 0 else None
+        pending = _Pending(self.plan.global_batch)
+        progress = None
+        if log is not None:
+            if state.step:
+                logger.info("resuming at step %d of %d", state.step, self.plan.total_steps)
+            progress = Progress(self.plan.total_steps, state.step, "train")
+        batches = self.plan.batches(state.samples)
+        try:
+            result = self._loop(network, batches, pending, log, progress)
+        finally:
+            if progress is not None:
+                progress.close()
+            if log is not None:
+                log.close()
+            if isinstance(close := getattr(batches, "close", None), Callable):
+                close()
+            self._flag.close()
+        return result
+
+    def _loop(
+        self,
+        network: nn.Module,
+        batches: Iterator[DeviceBatch],
+        pending: _Pending,
+        log: RunLog | None,
+        progress: Progress | None,
+    ) -> FitResult:
+        first = next(batches).to(self.device) if self._step < self.plan.total_steps else None
+        self._warm_up_buckets(network, first)
+        try:
+            self._evaluate_if_due(log, resumed=True)
+            while self._step < self.plan.total_steps:
+                if self._agreed_to_stop():
+                    raise StopAgreed
+                batch, first = first if first is not None else next(batches), None
+                lr = lr_at(self._step, self.optim_config, self.plan.total_steps)
+                report = self._train_step(network, batch.to(self.device), lr)
+                self._step += 1
+                pending.add({"step": self._step, "lr": lr}, report)
+                last = self._step == self.plan.total_steps
+                if last or self._step % self.config.log_every == 0:
+                    self._log(pending, log, progress)
+                self._save_if_due()
+                self._evaluate_if_due(log)
+        except StopAgreed:
+            self._log(pending, log, progress)
+            self._save(wait=True, must=True)
+            return FitResult("stopped", self._step, pending.last_loss, self._metrics)
+        self._save(wait=True, must=True)
+        return FitResult("done", self._step, pending.last_loss, self._metrics)
+
+    def _wrap(self) -> nn.Module:
+        network: nn.Module = self.model
+        network.train()
+        if self.config.compile:
+            network = torch.compile(network)  # type: ignore[assignment]
+        if dist.world_size() > 1:
+            network = DistributedDataParallel(
+                network,
+                device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                find_unused_parameters=self.config.find_unused_parameters,
+                gradient_as_bucket_view=True,
+            )
+        return network
+
+    def _warm_up_buckets(self, network: nn.Module, batch: DeviceBatch | None) -> None:
+        """Run one backward whose gradients are dropped, at fresh and resumed starts alike.
+
+        DDP orders its buckets after the first backward; a sum over more than two ranks depends on
+        where a value lies in its bucket. Without this a resumed run's first step differs in the
+        last bit from the unbroken run's.
+        """
+        if batch is None or not self.config.bucket_warmup or dist.world_size() <= 2:
+            return
+        self._seed_step()
+        self._backward(network, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _train_step(self, network: nn.Module, batch: DeviceBatch, lr: float) -> dict[str, Tensor]:
+        self._seed_step()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        report = self._backward(network, batch)
+        if self.optim_config.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            report["grad_norm"] = torch.nn.utils.clip_grad_norm_(
+                self.model.parameters(), self.optim_config.clip_grad_norm
+            ).detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.plan.task.after_step(self.model)
+        return report
+
+    def _backward(self, network: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Forward and backward in ``accumulate`` parts; returns the mean of what they report."""
+        parts = self.config.accumulate
+        size = math.ceil(len(batch.index) / parts)
+        total: dict[str, Tensor] = {}
+        for number in range(parts):
+            last = number == parts - 1
+            sync = contextlib.nullcontext()
+            if not last and isinstance(network, DistributedDataParallel):
+                sync = network.no_sync()
+            with sync:
+                with self.autocast():
+                    output = self.plan.task.train_step(
+                        network, batch[number * size : (number + 1) * size] if parts > 1 else batch
+                    )
+                self.scaler.scale(output.loss / parts).backward()  # pyright: ignore
+            for key, value in {"loss": output.loss.detach(), **output.report}.items():
+                total[key] = total.get(key, torch.zeros((), device=value.device)) + value / parts
+        return total
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision of a forward pass."""
+        dtype = _DTYPES.get(self.config.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _seed_step(self) -> None:
+        """Random draws inside a step (dropout, drop path) depend on (seed, step, rank) alone."""
+        sequence = np.random.SeedSequence([self.plan.seed, self._step, dist.rank()])
+        number = int(sequence.generate_state(1, np.uint64)[0])
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+
+    def _agreed_to_stop(self) -> bool:
+        return self._flag.exchange(self._stop.requested())
+
+    def _evaluate_if_due(self, log: RunLog | None, *, resumed: bool = False) -> None:
+        """Evaluate at the configured steps; after a resume, what the stop left out of this step."""
+        every, step = self.config.eval_every, self._step
+        final = step == self.plan.total_steps
+        if step == 0 or not self.plan.evaluations or not (final or (every and step % every == 0)):
+            return
+        done: list[str] = []
+        if resumed:
+            done = dist.broadcast_object(sorted(evaluated_names(self.folder, step)))
+        for evaluation in self.plan.evaluations:
+            if evaluation.name in done and not final:
+                continue
+            metrics = evaluate(
+                evaluation,
+                self.model,
+                self.device,
+                should_stop=self._agreed_to_stop,
+                autocast=self.autocast,
+            )
+            self._metrics |= {f"{evaluation.name}/{k}": v for k, v in metrics.items()}
+            if log is not None:
+                log.evaluation(step, evaluation.name, metrics)
+                shown = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
+                logger.info("step %d: %s: %s", step, evaluation.name, shown)
+
+    def _save_if_due(self) -> None:
+        self.checkpointer.poll()
+        due = self.config.save_every and self._step % self.config.save_every == 0
+        if minutes := self.config.save_every_minutes:
+            waited = time.monotonic() - self._last_save_time > 60 * minutes
+            due = bool(due) or dist.broadcast_object(waited)
+        if due and self._step < self.plan.total_steps:
+            self._save(wait=False, must=False)
+
+    def _save(self, *, wait: bool, must: bool) -> None:
+        """Save; a failed save in the middle of a run is loud but not fatal, three in a row are."""
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
+        state = TrainState(self._step, self._step * self.plan.global_batch, scale)
+        try:
+            self.checkpointer.save(state, self.model, self.optimizer, wait=wait)
+            self._failed_saves = 0
+        except CheckpointError as error:
+            self._failed_saves += 1
+            if must or self._failed_saves >= 3:
+                raise
+            if dist.rank() == 0:
+                logger.error("step %d: %s", self._step, error)
+        self._last_save_time = time.monotonic()
+
+    def _log(self, pending: _Pending, log: RunLog | None, progress: Progress | None) -> None:
+        records = pending.flush()
+        if not records:
+            return
+        broken = next((r for r in records if not math.isfinite(r["loss"])), None)
+        if log is not None:
+            log.train(records)
+        if progress is not None:
+            shown = {k: records[-1][k] for k in ("loss", "clips_per_sec")}
+            progress.update(len(records), **shown)
+        if broken is not None:
+            raise TrainingDiverged(
+                f"the loss is {broken['loss']} at step {broken['step']}: lower optim.lr, set "
+                "optim.clip_grad_norm, or use trainer.precision=fp32; "
+                f"{self.folder.checkpoints} holds the steps before"
+            )
+
+
+class _Pending:
+    """Scalars of the steps since the last log line, kept on the device: one transfer a line."""
+
+    def __init__(self, global_batch: int) -> None:
+        self._facts: list[dict[str, Any]] = []
+        self._reports: list[dict[str, Tensor]] = []
+        self._global_batch = global_batch
+        self._since = time.monotonic()
+        self.last_loss = math.nan
+
+    def add(self, facts: dict[str, Any], report: dict[str, Tensor]) -> None:
+        """Keep a step: what every rank knows, and this rank's scalars on the device."""
+        self._facts.append(facts)
+        self._reports.append(report)
+
+    def flush(self) -> list[dict[str, Any]]:
+        """One record a step: means over ranks, the learning rate, and the clips a second."""
+        if not self._facts:
+            return []
+        keys = sorted(self._reports[0])
+        table = torch.stack([torch.stack([r[k].double() for k in keys]) for r in self._reports])
+        table = dist.mean_over_ranks(table)
+        now = time.monotonic()
+        rate = round(len(self._facts) * self._global_batch / max(now - self._since, 1e-9), 1)
+        records = [
+            {**facts, **dict(zip(keys, row, strict=True)), "clips_per_sec": rate}
+            for facts, row in zip(self._facts, table.tolist(), strict=True)
+        ]
+        self._facts, self._reports, self._since = [], [], now
+        self.last_loss = records[-1]["loss"]
+        return records

@@ -1,0 +1,75 @@
+"""What a recipe holds: the dataclass that every yaml of ``configs/`` is built into."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from egovl import config as configuration
+from egovl.data.configs import TOKENIZERS, LoaderConfig
+from egovl.engine.configs import OptimConfig, TrainerConfig
+from egovl.tables import DATASETS, MODELS, TASKS
+
+if TYPE_CHECKING:
+    TaskConfig = Any
+    ModelConfig = Any
+    DatasetConfig = Any
+    TokenizerConfig = Any
+else:  # the tables decide what a name may stand for
+    TaskConfig = functools.reduce(operator.or_, TASKS.values())
+    ModelConfig = functools.reduce(operator.or_, MODELS.values())
+    DatasetConfig = functools.reduce(operator.or_, DATASETS.values())
+    TokenizerConfig = functools.reduce(operator.or_, TOKENIZERS.values())
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A task on a dataset, read by a loader."""
+
+    task: TaskConfig
+    dataset: DatasetConfig
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Weights to start from."""
+
+    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp"]
+    """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
+    file: Path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run: a model, what it trains on, what it is evaluated on."""
+
+    model: ModelConfig
+    tokenizer: TokenizerConfig
+    train: StageConfig | None = None
+    evaluate: dict[str, StageConfig] = field(default_factory=dict)
+    init: InitConfig | None = None
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.train is None and not self.evaluate:
+            raise ValueError("neither train: nor evaluate: is there; a recipe needs one of them")
+
+
+def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override, check and build a recipe.
+
+    Raises:
+        egovl.config.ConfigError: with the place, the value and what would be right.
+    """
+    tree = configuration.load_tree(file, overrides)
+    try:
+        return configuration.build(Recipe, tree, configuration.find_context(file))
+    except configuration.ConfigError as error:
+        raise configuration.ConfigError(f"{file}: {error}") from error

@@ -1,0 +1,249 @@
+"""The composition root: a recipe's parts are built here, joined, and handed to the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from egovl import config as configuration
+from egovl import dist
+from egovl.convert.initialize import load_initial
+from egovl.data.loader import build_eval_loader, build_train_loader
+from egovl.engine.checkpoint import committed, load_into
+from egovl.engine.evaluator import Evaluation, evaluate
+from egovl.engine.folder import (
+    ATTEMPT_VARIABLE,
+    RunFolder,
+    Superseded,
+    next_attempt,
+    write_json,
+    write_text,
+)
+from egovl.engine.signals import StopRequest
+from egovl.engine.trainer import FitResult, Trainer, TrainPlan
+from egovl.recipe import Recipe, StageConfig
+
+logger = logging.getLogger(__name__)
+
+EXIT_SUPERSEDED = 3
+
+
+def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
+    """Train or evaluate in a run folder; returns the exit status of this rank.
+
+    Every rank leaves ``exit/<rank>.json``: done, stopped (and saved) or failed. A rank exits 0 in
+    the first two cases. A superseded rank writes nothing and exits 3.
+    """
+    facts = dist.RankFacts.from_env()
+    device = dist.init_process_group(facts)
+    folder = RunFolder(run_dir, _attempt(run_dir))
+    started = time.monotonic()
+    try:
+        _write_config(recipe, folder)
+        result = _train(recipe, folder, stop, device) if command == "train" else None
+        if result is None:
+            result = _evaluate(recipe, folder, device)
+        if result.outcome == "done":
+            _write_result(folder, result, time.monotonic() - started)
+        _write_exit(folder, result.outcome, result.step)
+        dist.barrier()
+    except Superseded as error:
+        logger.warning("%s", error)
+        return EXIT_SUPERSEDED
+    except BaseException as error:
+        _fail(folder, error)
+        raise
+    finally:
+        dist.shutdown()
+    return 0
+
+
+def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.device) -> FitResult:
+    if recipe.train is None:
+        raise ValueError("the recipe has no train: section; use `python -m egovl eval`")
+    stage, tokenizer = recipe.train, recipe.tokenizer.build()
+    torch.manual_seed(recipe.seed)  # the same first weights on every rank
+    _set_precision(recipe)
+    model: nn.Module = recipe.model.build()
+    dataset = stage.dataset.build()
+    if recipe.init is not None:
+        load_initial(model, recipe.init.origin, recipe.init.file)
+    if dist.rank() == 0:
+        count = sum(p.numel() for p in model.parameters())
+        logger.info("%s: %.2f M parameters, %d samples", folder.path, count / 1e6, len(dataset))
+
+    def batches(start_sample: int) -> Iterator[Any]:
+        return iter(
+            build_train_loader(
+                dataset,
+                stage.loader,
+                tokenizer,
+                seed=recipe.seed,
+                rank=dist.rank(),
+                world_size=dist.world_size(),
+                start_sample=start_sample,
+            )
+        )
+
+    plan = TrainPlan(
+        task=stage.task.build(),
+        model=model,
+        batches=batches,
+        global_batch=stage.loader.batch_size,
+        total_steps=_total_steps(recipe, len(dataset)),
+        evaluations=_evaluations(recipe, tokenizer),
+        seed=recipe.seed,
+    )
+    return Trainer(plan, recipe.optim, recipe.trainer, folder, stop, device).fit()
+
+
+def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitResult:
+    if not recipe.evaluate:
+        raise ValueError("the recipe has no evaluate: section")
+    model: nn.Module = recipe.model.build().to(device)
+    step = 0
+    if recipe.init is not None:
+        step = load_initial(model, recipe.init.origin, recipe.init.file)
+    elif dist.rank() == 0:
+        logger.warning("no init: in the recipe: evaluating random weights")
+    metrics: dict[str, float] = {}
+    for evaluation in _evaluations(recipe, recipe.tokenizer.build()):
+        found = evaluate(evaluation, model, device)
+        metrics |= {f"{evaluation.name}/{key}": value for key, value in found.items()}
+        if dist.rank() == 0:
+            shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
+            logger.info("%s: %s", evaluation.name, shown)
+    return FitResult("done", step, math.nan, metrics)
+
+
+def _evaluations(recipe: Recipe, tokenizer: Any) -> list[Evaluation]:
+    def build(name: str, stage: StageConfig) -> Evaluation:
+        loader = build_eval_loader(
+            stage.dataset.build(),
+            stage.loader,
+            tokenizer,
+            rank=dist.rank(),
+            world_size=dist.world_size(),
+        )
+        return Evaluation(name, stage.task.build(), loader)
+
+    return [build(name, stage) for name, stage in recipe.evaluate.items()]
+
+
+def _total_steps(recipe: Recipe, num_samples: int) -> int:
+    assert recipe.train is not None
+    per_epoch = num_samples // recipe.train.loader.batch_size
+    if per_epoch == 0:
+        raise ValueError(
+            f"{num_samples} samples do not fill one batch of {recipe.train.loader.batch_size}: "
+            "lower train.loader.batch_size"
+        )
+    if recipe.trainer.steps is not None:
+        return recipe.trainer.steps
+    return max(1, round(float(recipe.trainer.epochs or 1) * per_epoch))
+
+
+def _set_precision(recipe: Recipe) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = recipe.trainer.tf32
+    torch.backends.cudnn.allow_tf32 = recipe.trainer.tf32
+    torch.use_deterministic_algorithms(recipe.trainer.deterministic)
+
+
+def _attempt(run_dir: Path) -> int:
+    named = os.environ.get(ATTEMPT_VARIABLE)
+    if named is not None:
+        return int(named)
+    number = dist.broadcast_object(next_attempt(run_dir) if dist.rank() == 0 else None)
+    if dist.rank() == 0:
+        claim = RunFolder(run_dir, number).attempt_dir(number) / "claim.json"
+        write_json(claim, {"token": f"by hand, process {os.getpid()}", "restart": 0})
+    return number
+
+
+def _write_config(recipe: Recipe, folder: RunFolder) -> None:
+    if dist.rank() == 0:
+        folder.require_current()
+        write_text(folder.config, configuration.dump(recipe))
+
+
+def _write_result(folder: RunFolder, result: FitResult, seconds: float) -> None:
+    if dist.rank() != 0:
+        return
+    folder.require_current()
+    record = {
+        "schema": 1,
+        "step": result.step,
+        "attempt": folder.attempt,
+        "seconds": round(seconds, 1),
+        "metrics": result.metrics,
+        "train_loss": None if math.isnan(result.train_loss) else result.train_loss,
+    }
+    write_json(folder.result, record)
+
+
+def _write_exit(folder: RunFolder, state: str, step: int | None, message: str = "") -> None:
+    whole, _ = committed(folder.checkpoints)
+    record = {
+        "state": state,
+        "rank": dist.rank(),
+        "world_size": dist.world_size(),
+        "step": step,
+        "saved_step": whole[0] if whole else None,
+        "message": message,
+    }
+    folder.write_exit(dist.rank(), record)
+
+
+def _fail(folder: RunFolder, error: BaseException) -> None:
+    try:
+        _write_exit(folder, "failed", None, f"{type(error).__name__}: {error}")
+    except (OSError, Superseded) as second:
+        logger.error("could not leave an exit file: %s", second)
+
+
+def load_run(run_dir: Path, config_type: Callable[[Path], Recipe]) -> tuple[Recipe, nn.Module, int]:
+    """A finished run's recipe, its model with the newest weights, and their step.
+
+    Raises:
+        FileNotFoundError: no config or no checkpoint there.
+    """
+    file = run_dir / "config.yaml"
+    if not file.exists():
+        raise FileNotFoundError(f"{run_dir} is no run folder: it has no config.yaml")
+    whole, damaged = committed(run_dir / "ckpt")
+    if not whole:
+        raise FileNotFoundError(f"{run_dir / 'ckpt'} holds no whole checkpoint {damaged or ''}")
+    recipe = dataclasses.replace(config_type(file), init=None)
+    model: nn.Module = recipe.model.build()
+    load_into(run_dir / "ckpt" / f"step-{whole[0]}", model, None)
+    return recipe, model, whole[0]
+
+
+def export(run_dir: Path, out: Path, config_type: Callable[[Path], Recipe]) -> None:
+    """Write a run's newest weights and config as one safetensors file for sharing."""
+    from safetensors.torch import save_file
+
+    recipe, model, step = load_run(run_dir, config_type)
+    described = {"config": configuration.dump(recipe), "step": str(step), "format": "egovl-1"}
+    tensors = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, beside, metadata=described)
+    shutil.move(beside, out)
+    logger.info("%s: %d tensors of step %d", out, len(tensors), step)
+
+
+def read_result(run_dir: Path) -> dict[str, Any]:
+    """The result of a finished run."""
+    return json.loads((run_dir / "result.json").read_text())

@@ -1,0 +1,47 @@
+"""Configs of the tasks; light, so that a recipe is checked without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from egovl.tasks.contrastive import Contrastive
+    from egovl.tasks.multiple_choice import MultipleChoice
+
+Normalization = Literal["clip", "clip_legacy", "imagenet"]
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """Video-text contrastive pretraining (LaViLa spec 4, InfoNCE)."""
+
+    name: str = "contrastive"
+    normalization: Normalization = "clip"
+    """Pixel statistics; ``clip_legacy`` is LaViLa's (its red mean is a typo that weights rely on)."""
+    gather: Literal["full", "sharded", "legacy_local_grad", "legacy_local_loss"] = "full"
+    """How ranks share their pairs; ``egovl.dist.gather_pair`` says what each does to the gradient."""
+    max_logit_scale: float = 100.0
+    """The learned scale is clamped to [1, this] after each step."""
+
+    def build(self) -> Contrastive:
+        """The task."""
+        from egovl.tasks.contrastive import Contrastive
+
+        return Contrastive(self)
+
+
+@dataclass(frozen=True)
+class MultipleChoiceConfig:
+    """Which of K clips shows the query text (EgoMCQ; LaViLa spec 6.1, EgoVLP spec 6.1)."""
+
+    name: str = "multiple_choice"
+    normalization: Normalization = "clip"
+    similarity: Literal["cosine", "legacy_dot"] = "cosine"
+    """``legacy_dot``: LaViLa scored unnormalised features, so the image norm moves the answer."""
+
+    def build(self) -> MultipleChoice:
+        """The task."""
+        from egovl.tasks.multiple_choice import MultipleChoice
+
+        return MultipleChoice(self)

@@ -1,0 +1,45 @@
+"""Multiple choice: a text and K clips, which clip shows it (EgoMCQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from egovl.data.transforms import normalize_video
+from egovl.data.types import Batch
+from egovl.engine.task import DeviceBatch
+from egovl.metrics.choice import choice_accuracy
+from egovl.models.dual_encoder import DualEncoder
+from egovl.tasks.configs import MultipleChoiceConfig
+
+
+class MultipleChoice:
+    """``EvalTask``: percent answered rightly, per question type."""
+
+    def __init__(self, config: MultipleChoiceConfig) -> None:
+        self.config = config
+
+    def eval_step(self, model: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Predictions of B questions; video [B, K, C, T, H, W], one query a question."""
+        batch, encoder = cast(Batch, batch), cast(DualEncoder, model)
+        assert batch.video is not None and batch.tokens is not None
+        video = normalize_video(batch.video.flatten(0, 1), self.config.normalization)
+        choice_BKD = encoder.encode_video(video).float().unflatten(0, batch.video.shape[:2])
+        query_BD = encoder.encode_text(batch.tokens, batch.token_mask).float()
+        if self.config.similarity == "cosine":
+            choice_BKD = functional.normalize(choice_BKD, dim=-1)
+            query_BD = functional.normalize(query_BD, dim=-1)
+        scores_BK = torch.einsum("bkd,bd->bk", choice_BKD, query_BD)
+        return {
+            "prediction": scores_BK.argmax(dim=1),
+            "answer": batch.labels["answer"],
+            "type": batch.labels["type"],
+        }
+
+    def score(self, rows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Accuracy in percent: ``inter_video`` and ``intra_video``."""
+        return choice_accuracy(rows["prediction"], rows["answer"], rows["type"])
