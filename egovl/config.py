@@ -117,15 +117,14 @@ def dump(config: Any) -> str:
     return yaml.safe_dump(_plain(config), sort_keys=False)
 
 
-def variants(union: Any) -> dict[str, type[Any]]:
-    """Dataclasses of a union by their ``name`` tag."""
-    members = typing.get_args(union) or (union,)
+def variants(hint: Any) -> dict[str, type[Any]]:
+    """Dataclasses of a union by their tag: a field ``name`` that may hold one value only."""
     found: dict[str, type[Any]] = {}
-    for member in members:
+    for member in _members(hint):
         if is_dataclass(member):
-            tags = [f.default for f in dataclasses.fields(member) if f.name == "name"]
-            if tags and isinstance(tags[0], str):
-                found[tags[0]] = typing.cast("type[Any]", member)
+            allowed = typing.get_args(typing.get_type_hints(member).get("name"))
+            if len(allowed) == 1 and isinstance(allowed[0], str):
+                found[allowed[0]] = typing.cast("type[Any]", member)
     return found
 
 
@@ -165,9 +164,10 @@ def _check_keys(cls: type[Any], tree: Any, where: str) -> set[Any]:
 
 def _check_one(hint: Any, child: Any, where: str) -> set[Any]:
     tags = variants(hint)
-    if not tags or is_dataclass(hint):
-        return _check_keys(hint, child, where)
-    return _check_keys(_pick(tags, child, where), child, where)
+    named = isinstance(child, Mapping) and "name" in child
+    if tags and (named or not is_dataclass(hint)):
+        return _check_keys(_pick(tags, child, where), child, where)
+    return _check_keys(hint, child, where)
 
 
 def _build_tagged(union: Any, data: Any, context: Context) -> Any:

@@ -16,7 +16,7 @@ Normalization = Literal["clip", "clip_legacy", "imagenet"]
 class ContrastiveConfig:
     """Video-text contrastive pretraining (LaViLa spec 4, InfoNCE)."""
 
-    name: str = "contrastive"
+    name: Literal["contrastive"] = "contrastive"
     normalization: Normalization = "clip"
     """Pixel statistics; ``clip_legacy`` is LaViLa's (its red mean is a typo that weights rely on)."""
     gather: Literal["full", "sharded", "legacy_local_grad", "legacy_local_loss"] = "full"
@@ -35,7 +35,7 @@ class ContrastiveConfig:
 class MultipleChoiceConfig:
     """Which of K clips shows the query text (EgoMCQ; LaViLa spec 6.1, EgoVLP spec 6.1)."""
 
-    name: str = "multiple_choice"
+    name: Literal["multiple_choice"] = "multiple_choice"
     normalization: Normalization = "clip"
     similarity: Literal["cosine", "legacy_dot"] = "cosine"
     """``legacy_dot``: LaViLa scored unnormalised features, so the image norm moves the answer."""

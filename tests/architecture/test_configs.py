@@ -1,0 +1,69 @@
+"""Every yaml of configs/ is true: it loads, its model can be built, every table entry is tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from egovl.recipe import load_recipe
+from egovl.tables import DATASETS, MODELS, TASKS
+from tests.architecture.source import ROOT
+
+CONFIGS = ROOT / "configs"
+SETTINGS = {"paths.yaml", "defaults.yaml"}
+RECIPES = [
+    path
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if path.parent.name != "clusters" and path.name not in SETTINGS
+]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_recipe_loads_and_builds_its_model(path: Path) -> None:
+    recipe = load_recipe(path)
+    with torch.device("meta"):
+        model = recipe.model.build()
+    assert sum(p.numel() for p in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_recipe_says_what_it_aims_at(path: Path) -> None:
+    head = [line for line in path.read_text().splitlines()[:12] if line.startswith("#")]
+    text = "\n".join(head).lower()
+    for word in ("aims at:", "command:", "hardware:", "expected:"):
+        assert word in text, f"{path}: the header lacks {word!r}"
+
+
+def test_every_table_entry_has_a_debug_recipe() -> None:
+    used: set[str] = set()
+
+    def collect(node: object) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("name"), str):
+                used.add(node["name"])
+            for child in node.values():
+                collect(child)
+
+    for path in (CONFIGS / "debug").glob("*.yaml"):
+        collect(yaml.safe_load(path.read_text()))
+        collect({k: v for k, v in vars(load_recipe(path)).items() if isinstance(v, dict)})
+    missing = (set(TASKS) | set(MODELS) | set(DATASETS)) - used
+    assert not missing, f"no configs/debug/*.yaml uses {sorted(missing)}"
+
+
+def test_every_cluster_profile_loads() -> None:
+    from jobs.cluster import load_cluster
+
+    profiles = sorted((CONFIGS / "clusters").glob("*.yaml"))
+    assert profiles
+    for path in profiles:
+        assert load_cluster(CONFIGS, path.stem).name == path.stem
+
+
+def test_the_default_recipes_exist() -> None:
+    defaults = yaml.safe_load((CONFIGS / "defaults.yaml").read_text())
+    for kind, recipe in defaults["recipes"].items():
+        assert (ROOT / recipe).is_file(), f"{kind}: {recipe}"
