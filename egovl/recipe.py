@@ -54,7 +54,7 @@ class Recipe:
     evaluate: dict[str, StageConfig] = field(default_factory=dict)
     init: InitConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=1))
     seed: int = 0
 
     def __post_init__(self) -> None:

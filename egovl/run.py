@@ -105,7 +105,8 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
         evaluations=_evaluations(recipe, tokenizer),
         seed=recipe.seed,
     )
-    return Trainer(plan, recipe.optim, recipe.trainer, folder, stop, device).fit()
+    optim = recipe.optim.in_steps(len(dataset) // stage.loader.batch_size)
+    return Trainer(plan, optim, recipe.trainer, folder, stop, device).fit()
 
 
 def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitResult:

@@ -150,10 +150,13 @@ class Trainer:
                 report = self._train_step(network, batch.to(self.device), lr)
                 self._step += 1
                 pending.add({"step": self._step, "lr": lr}, report)
+                save = self._save_is_due()
                 last = self._step == self.plan.total_steps
-                if last or self._step % self.config.log_every == 0:
+                # before a checkpoint, so that no step below a COMMIT lacks its line after a kill
+                if save or last or self._step % self.config.log_every == 0:
                     self._log(pending, log, progress)
-                self._save_if_due()
+                if save and not last:
+                    self._save(wait=False, must=False)
                 self._evaluate_if_due(log)
         except StopAgreed:
             self._log(pending, log, progress)
@@ -266,14 +269,13 @@ class Trainer:
                 shown = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
                 logger.info("step %d: %s: %s", step, evaluation.name, shown)
 
-    def _save_if_due(self) -> None:
+    def _save_is_due(self) -> bool:
         self.checkpointer.poll()
-        due = self.config.save_every and self._step % self.config.save_every == 0
+        due = bool(self.config.save_every) and self._step % (self.config.save_every or 1) == 0
         if minutes := self.config.save_every_minutes:
             waited = time.monotonic() - self._last_save_time > 60 * minutes
-            due = bool(due) or dist.broadcast_object(waited)
-        if due and self._step < self.plan.total_steps:
-            self._save(wait=False, must=False)
+            due = due or dist.broadcast_object(waited)
+        return due
 
     def _save(self, *, wait: bool, must: bool) -> None:
         """Save; a failed save in the middle of a run is loud but not fatal, three in a row are."""
