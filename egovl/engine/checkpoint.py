@@ -143,9 +143,9 @@ class Checkpointer:
         try:
             load_into(path, model, optimizer, group=self._group)
         except (dcp.CheckpointException, OSError, RuntimeError, ValueError) as error:
-            failure = str(error).splitlines()[0] if str(error) else type(error).__name__
+            failure = _cause(error)
         if dist.all_agree_max(int(bool(failure))):
-            _log_once("%s is damaged (%s): trying the checkpoint before it", path, failure)
+            _log_once("%s cannot be loaded (%s): trying the checkpoint before it", path, failure)
             return None
         return read_commit(path)
 
@@ -270,12 +270,19 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else -1
 
 
+def _cause(error: object) -> str:
+    """The first rank's own error in one line, without the traceback that DCP wraps around it."""
+    if isinstance(error, dcp.CheckpointException):
+        rank, (inner, _) = next(iter(error.failures.items()))
+        return f"rank {rank}: {_cause(inner)}"
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}" if isinstance(error, BaseException) else first
+
+
 def _save_message(path: Path, error: object) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    cause = lines[-1].strip() if lines else type(error).__name__
     free = shutil.disk_usage(path.parent if path.parent.exists() else path.parents[1]).free
     return (
-        f"could not save {path.name}: {cause} ({free / 2**20:.0f} MiB free on that disk); "
+        f"could not save {path.name}: {_cause(error)} ({free / 2**20:.0f} MiB free on that disk); "
         f"older checkpoints are untouched: free some space, the run goes on from them"
     )
 
