@@ -1,0 +1,120 @@
+"""Settings of the optimiser and of the loop. Torch-free, so that reading a config stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+def _check(owner: object, field: str, claim: bool, allowed: str) -> None:
+    if not claim:
+        name = type(owner).__name__
+        raise ValueError(f"{name}.{field} is {getattr(owner, field)}: must be {allowed}")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and learning rate schedule. Defaults are LaViLa's pretraining (its spec, section 5)."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 3e-5
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW only."""
+    eps: float = 1e-8
+    """AdamW only."""
+    weight_decay: float = 0.01
+    """Of the parameters that decay; see ``egovl.engine.optim.is_decayed``."""
+    momentum: float = 0.9
+    """SGD only."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What follows the warm-up."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up from ``lr_start`` to ``lr``."""
+    warmup_epochs: float = 0.0
+    """The same in epochs; give one of the two."""
+    lr_start: float = 1e-6
+    """Learning rate of step 0 where there is a warm-up."""
+    lr_end: float = 1e-5
+    """Where the half cosine ends."""
+    clip_grad_norm: float | None = None
+    """Largest global gradient norm; null for no clipping."""
+    fused: bool = False
+    """One kernel for all parameters."""
+
+    def __post_init__(self) -> None:
+        _check(self, "name", self.name in ("adamw", "sgd"), "adamw or sgd")
+        schedules = ("constant", "cosine")
+        _check(self, "schedule", self.schedule in schedules, "constant or cosine")
+        _check(self, "lr", self.lr > 0, "above 0")
+        _check(self, "betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
+        _check(self, "eps", self.eps > 0, "above 0")
+        _check(self, "momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        for field in ("weight_decay", "warmup_steps", "warmup_epochs", "lr_start", "lr_end"):
+            _check(self, field, getattr(self, field) >= 0, "0 or more")
+        clip = self.clip_grad_norm
+        _check(self, "clip_grad_norm", clip is None or clip > 0, "above 0, or null for no clipping")
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError(
+                f"OptimConfig: warmup_steps {self.warmup_steps} and warmup_epochs "
+                f"{self.warmup_epochs}: give one of them"
+            )
+
+    def in_steps(self, steps_per_epoch: int) -> OptimConfig:
+        """The same settings with the warm-up counted in steps, rounded down."""
+        if not self.warmup_epochs:
+            return self
+        steps = int(self.warmup_epochs * steps_per_epoch)
+        return replace(self, warmup_steps=steps, warmup_epochs=0.0)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long to train, how often to look, and how to compute."""
+
+    steps: int | None = None
+    """Optimiser steps of the whole run; give this or ``epochs``."""
+    epochs: float | None = None
+    """Passes over the training set; give this or ``steps``."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    eval_every: int | None = None
+    """Steps between two evaluations; null evaluates only at the end."""
+    save_every: int | None = None
+    """Steps between two checkpoints."""
+    save_every_minutes: float | None = None
+    """Minutes between two checkpoints; also with ``save_every``, whichever comes first."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that stay; two survive a damaged newest one."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Autocast type of the forward; fp16 scales the loss. Parameters and losses stay float32."""
+    compile: bool = False
+    """Run the model through torch.compile."""
+    accumulate: int = 1
+    """Micro-batches of a step; a contrastive loss compares within a micro-batch only."""
+    async_save: bool = True
+    """Write checkpoints while training goes on."""
+    deterministic: bool = False
+    """Only deterministic kernels: slower, bit-equal on the same GPUs."""
+    tf32: bool = True
+    """Let float32 products on GPUs use TF32."""
+    find_unused_parameters: bool = False
+    """For models of which a step may leave trainable parameters unused."""
+    bucket_warmup: bool = True
+    """Backward once and drop it at every start, so that DDP's order of sums is the same after a
+    resume; needed for bit-equal resumes with more than two ranks."""
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"TrainerConfig: steps is {self.steps} and epochs is {self.epochs}: "
+                "give exactly one of them"
+            )
+        fields = ("steps", "epochs", "eval_every", "save_every", "save_every_minutes")
+        for field in fields:
+            value = getattr(self, field)
+            _check(self, field, value is None or value > 0, "above 0, or null")
+        for field in ("log_every", "keep_checkpoints", "accumulate"):
+            _check(self, field, getattr(self, field) >= 1, "1 or more")
+        precisions = ("fp32", "bf16", "fp16")
+        _check(self, "precision", self.precision in precisions, "fp32, bf16 or fp16")

@@ -1,0 +1,102 @@
+"""Optimiser, weight decay groups and learning rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypedDict
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from egovl.engine.configs import OptimConfig
+
+DecayRule = Callable[[str, nn.Parameter], bool]
+
+
+class ParamGroup(TypedDict):
+    """Parameters that share a weight decay, with their names in the same order."""
+
+    names: list[str]
+    params: list[nn.Parameter]
+    weight_decay: float
+
+
+def is_decayed(name: str, param: nn.Parameter) -> bool:
+    """Whether weight decay applies: LaViLa's rule on names and dimensions (its spec, section 5).
+
+    Vectors and scalars do not decay, nor does a name that contains ``bias``, ``ln`` or ``bn``.
+    Position, class and token embeddings and the projections do. Parity: ``param_groups_clip``.
+    """
+    return param.ndim >= 2 and not any(part in name for part in ("bias", "ln", "bn"))
+
+
+def param_groups(
+    model: nn.Module, weight_decay: float, is_decayed: DecayRule = is_decayed
+) -> list[ParamGroup]:
+    """Split the trainable parameters into those that decay and those that do not, in this order.
+
+    Args:
+        model: a shared parameter counts once, under its first name.
+        weight_decay: of the first group; the second has 0.
+        is_decayed: which parameters belong to the first.
+    """
+    decayed = ParamGroup(names=[], params=[], weight_decay=weight_decay)
+    spared = ParamGroup(names=[], params=[], weight_decay=0.0)
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            group = decayed if is_decayed(name, param) else spared
+            group["names"].append(name)
+            group["params"].append(param)
+    return [decayed, spared]
+
+
+def build_optimizer(
+    model: nn.Module, config: OptimConfig, is_decayed: DecayRule = is_decayed
+) -> Optimizer:
+    """Make the optimiser of the model's trainable parameters; its groups as ``param_groups``.
+
+    Raises:
+        ValueError: if the model has no trainable parameter.
+    """
+    groups = [
+        {"params": group["params"], "weight_decay": group["weight_decay"]}
+        for group in param_groups(model, config.weight_decay, is_decayed)
+        if group["params"]
+    ]
+    if not groups:
+        raise ValueError(f"{type(model).__name__} has no trainable parameter; all are frozen")
+    if config.name == "sgd":
+        return SGD(groups, lr=config.lr, momentum=config.momentum, fused=config.fused)
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=config.fused)
+
+
+def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, then constant or half a cosine.
+
+    The warm-up's last step has the peak already, and so has the cosine's first; the cosine would
+    reach ``lr_end`` at ``total_steps``, one after the last. LaViLa spec section 5; parity:
+    ``scheduler``.
+
+    Raises:
+        ValueError: if the warm-up is counted in epochs (see ``OptimConfig.in_steps``) or is longer
+            than the run.
+    """
+    warmup = config.warmup_steps
+    if config.warmup_epochs:
+        raise ValueError(f"warmup_epochs {config.warmup_epochs}: count it in_steps first")
+    if warmup > total_steps:
+        raise ValueError(f"warm-up of {warmup} steps is longer than the run, {total_steps}")
+    if step < warmup:
+        # a warm-up of one step is its start
+        return config.lr_start + (config.lr - config.lr_start) * step / max(warmup - 1, 1)
+    if config.schedule == "constant":
+        return config.lr
+    progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give every parameter group this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
