@@ -1,7 +1,7 @@
 """Rank facts, gathers with and without gradient, small agreements between ranks.
 
-Everything works without a process group, as world size 1. Nothing is pickled: objects travel as json,
-rows as their bytes.
+Everything works without a process group, as world size 1. Nothing is pickled: objects travel as
+json, rows as their bytes.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def init_process_group(
     if use_cuda:
         if facts.local_rank >= torch.cuda.device_count():
             raise ValueError(
-                f"local rank {facts.local_rank} has no GPU: {torch.cuda.device_count()} visible here; "
-                "start at most one process per GPU"
+                f"local rank {facts.local_rank} has no GPU: {torch.cuda.device_count()} visible "
+                "here; start at most one process per GPU"
             )
         device = torch.device("cuda", facts.local_rank)
         torch.cuda.set_device(device)
@@ -147,9 +147,10 @@ def gather_with_grad(x: Tensor) -> Tensor:
     """Rows ``[B, ...]`` of all ranks as ``[W*B, ...]``; backward sums over ranks.
 
     Where every rank has the loss of the whole batch, the gradient here is W times the full-batch
-    gradient, and the mean over ranks that DDP takes makes it exact. All ranks must run the backward.
+    gradient, and the mean over ranks that DDP takes makes it exact. All ranks must run the
+    backward.
     """
-    return _GatherSummed.apply(x) if world_size() > 1 else x  # type: ignore[no-any-return]
+    return _GatherSummed.apply(x) if world_size() > 1 else x
 
 
 def gather_no_grad(x: Tensor) -> Tensor:
@@ -176,7 +177,7 @@ def gather_local_grad(x: Tensor) -> Tensor:
 class GatheredPair(NamedTuple):
     """What a contrastive loss takes: queries, and the candidates where they are not the same rows.
 
-    ``info_nce(**pair._asdict(), scale=...)``. Row i of ``video`` belongs to candidate ``offset + i``.
+    ``info_nce(**pair._asdict(), scale=...)``. Row i belongs to candidate ``offset + i``.
     """
 
     video: Tensor
@@ -242,7 +243,7 @@ def gather_rows(index: Tensor, tensors: Mapping[str, Tensor]) -> tuple[Tensor, d
     Raises:
         ValueError: on every rank, if a row count or a row's dtype or shape does not agree.
     """
-    short = [k for k, v in tensors.items() if v.shape[0] != index.shape[0]]
+    short = [k for k, v in tensors.items() if v.shape[:1] != index.shape]
     layout = {k: [str(v.dtype).removeprefix("torch."), *v.shape[1:]] for k, v in tensors.items()}
     headers = gather_json([index.shape[0], layout, short])
     for source, (count, _, wrong) in enumerate(headers):
@@ -307,7 +308,9 @@ def _gather_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
 def _pack(columns: Mapping[str, Tensor], count: int, device: torch.device) -> Tensor:
     """The rows of all columns side by side, as bytes ``[count, row bytes]``."""
     parts = [
-        column.detach().to(device).reshape(count, column[:1].numel()).contiguous().view(torch.uint8)
+        _dense(column.detach().to(device).reshape(count, column.shape[1:].numel())).view(
+            torch.uint8
+        )
         for column in columns.values()
     ]
     return torch.cat(parts, dim=1)
@@ -320,10 +323,15 @@ def _unpack(packed: Tensor, layout: Mapping[str, Sequence[Any]]) -> dict[str, Te
     for name, (dtype_name, *shape) in layout.items():
         dtype: torch.dtype = getattr(torch, dtype_name)
         size = torch.Size(shape).numel() * dtype.itemsize
-        part = packed[:, start : start + size].contiguous()
-        columns[name] = part.view(dtype).reshape(packed.shape[0], *shape)
+        part = _dense(packed[:, start : start + size]).view(dtype)
+        columns[name] = part.reshape(packed.shape[0], *shape)
         start += size
     return columns
+
+
+def _dense(x: Tensor) -> Tensor:
+    # contiguous() leaves the strides of a single row as they are, and view(dtype) reads them
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 # Small agreements. They use CPU tensors, so they do not wait for the GPU's queue.
@@ -370,8 +378,8 @@ class AsyncFlag:
     """A flag that any rank may raise and all see at the same call, one call later.
 
     Each call starts a MAX-reduce on a gloo group of its own and reads the one before, which had a
-    whole step to finish: the network's latency is hidden, and no GPU is touched. All ranks construct
-    it, and call ``exchange`` equally often.
+    whole step to finish: the network's latency is hidden, and no GPU is touched. All ranks
+    construct it, and call ``exchange`` equally often.
 
     Args:
         timeout_sec: after how many seconds without a peer ``exchange`` raises RuntimeError.
@@ -380,8 +388,9 @@ class AsyncFlag:
     def __init__(self, timeout_sec: float = 600.0) -> None:
         self._group: dist.ProcessGroup | None = None
         if world_size() > 1:
-            timeout = timedelta(seconds=timeout_sec)
-            self._group = dist.new_group(backend="gloo", timeout=timeout)
+            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_sec))
+            assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+            self._group = group
         self._flag = torch.zeros(1, dtype=torch.uint8)
         self._work: dist.Work | None = None
 

@@ -14,7 +14,7 @@ def _check(owner: object, field: str, claim: bool, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimiser and learning rate schedule. Defaults are LaViLa's pretraining (its spec, section 5)."""
+    """Optimiser and learning rate schedule. Defaults: LaViLa's pretraining (its spec, 5)."""
 
     name: Literal["adamw", "sgd"] = "adamw"
     lr: float = 3e-5

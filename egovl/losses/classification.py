@@ -38,7 +38,9 @@ def multi_head_loss(
         ValueError: if there are not as many targets as heads, or none.
     """
     if not logits or len(logits) != len(targets):
-        raise ValueError(f"{len(logits)} heads and {len(targets)} targets: need as many, at least 1")
+        raise ValueError(
+            f"{len(logits)} heads and {len(targets)} targets: need as many, at least 1"
+        )
     losses = [
         classification_loss(head, target, smoothing=smoothing)
         for head, target in zip(logits, targets, strict=True)

@@ -94,7 +94,7 @@ def ssl_clip(
     by_video, by_text = _similarities(video, text, all_video, all_text)
     if is_human.shape != by_video.shape[1:]:
         raise ValueError(
-            f"is_human {tuple(is_human.shape)}: need one flag for each of {by_video.shape[1]} candidates"
+            f"is_human {tuple(is_human.shape)}: need [{by_video.shape[1]}], a flag per candidate"
         )
     human = is_human.bool()
     # the product of two square roots is each of the three scales

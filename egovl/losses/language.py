@@ -42,7 +42,7 @@ def caption_loss(
     """
     if logits.shape[:2] != labels.shape:
         raise ValueError(
-            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)}: need [B, L, V] and [B, L]"
+            f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)}: need [B, L, V] and [B, L]"
         )
     if legacy_mean and num_tokens is not None:
         raise ValueError("legacy_mean divides by all positions; give no num_tokens with it")
