@@ -158,9 +158,9 @@ def _gather_mode(options: Options) -> dist.GatherMode:
     """Our name of the published switches; max-margin has none and gathers as ``use_vissl`` does."""
     if options.get("use_vissl", True):
         return "full"
-    if options["local_loss"]:
-        return "sharded" if options["gather_with_grad"] else "legacy_local_loss"
-    return "full" if options["gather_with_grad"] else "legacy_local_grad"
+    if options.get("local_loss"):
+        return "sharded" if options.get("gather_with_grad") else "legacy_local_loss"
+    return "full" if options.get("gather_with_grad") else "legacy_local_grad"
 
 
 def _compare(case: GoldenCase, name: str, values: Values) -> None:
