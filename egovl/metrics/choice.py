@@ -1,0 +1,60 @@
+"""Multiple choice accuracy: EgoMCQ."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+TYPE_NAMES = {1: "inter_video", 2: "intra_video"}
+_LEGACY_NAMES = ("Intra-video", "Inter-video")
+
+Array = Tensor | NDArray[np.generic]
+
+
+def choice_accuracy(
+    scores: Array, answers: Array, types: Array, *, legacy_names: bool = False
+) -> dict[str, float]:
+    """Share of questions whose answer scores highest, in percent, for each question type.
+
+    The first of equal scores wins. A type without a question is left out. EgoVLP spec section 6.1,
+    LaViLa spec section 6.1.
+
+    Args:
+        scores: ``[Q, K]`` score of each choice.
+        answers: ``[Q]`` index of the right choice.
+        types: ``[Q]`` 1 = choices from other videos (inter), 2 = from the same video (intra).
+        legacy_names: name the types as EgoVLP and LaViLa print them: the smallest id present
+            "Intra-video", the next "Inter-video", which swaps the two. Parity: ``metric_egomcq``.
+
+    Returns:
+        ``inter_video`` and ``intra_video``, those present.
+
+    Raises:
+        ValueError: if shapes do not fit, a score is NaN or a type is unknown.
+    """
+    values, right, kinds = (_to_numpy(x) for x in (scores, answers, types))
+    if values.ndim != 2 or right.shape != values.shape[:1] or kinds.shape != right.shape:
+        raise ValueError(
+            f"scores {values.shape}, answers {right.shape}, types {kinds.shape}: "
+            "need [Q, K], [Q] and [Q]"
+        )
+    broken = np.isnan(values).any(axis=1)
+    if broken.any():
+        raise ValueError(f"{broken.sum()} questions have a NaN score, first {broken.argmax()}")
+    present = [int(kind) for kind in np.unique(kinds)]
+    unknown = [kind for kind in present if kind not in TYPE_NAMES]
+    if unknown:
+        raise ValueError(f"question types {unknown}: known are {TYPE_NAMES}")
+    names = dict(zip(present, _LEGACY_NAMES, strict=False)) if legacy_names else TYPE_NAMES
+    hits = values.argmax(axis=1) == right
+    return {names[kind]: 100.0 * float(hits[kinds == kind].mean()) for kind in present}
+
+
+def _to_numpy(x: Array) -> NDArray[np.generic]:
+    if not isinstance(x, Tensor):
+        return x
+    x = x.detach().cpu()
+    # numpy has no bfloat16
+    return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
