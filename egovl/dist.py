@@ -244,13 +244,8 @@ def gather_rows(index: Tensor, tensors: Mapping[str, Tensor]) -> tuple[Tensor, d
         ValueError: on every rank, if a row count or a row's dtype or shape does not agree.
     """
     short = [k for k, v in tensors.items() if v.shape[:1] != index.shape]
-<<<<<<< HEAD
-    layout = {k: [str(v.dtype).removeprefix("torch."), *v.shape[1:]] for k, v in tensors.items()}
-    headers = gather_json([index.shape[0], layout, short])
-=======
     own = {k: [str(v.dtype).removeprefix("torch."), *v.shape[1:]] for k, v in tensors.items()}
     headers = gather_json([index.shape[0], own, short])
->>>>>>> losses
     for source, (count, _, wrong) in enumerate(headers):
         if wrong:
             raise ValueError(f"rank {source}: {wrong} have not as many rows as the index, {count}")
@@ -260,17 +255,10 @@ def gather_rows(index: Tensor, tensors: Mapping[str, Tensor]) -> tuple[Tensor, d
     if any(other != layouts[0] for other in layouts):
         raise ValueError(f"rows differ between ranks: {layouts}")
 
-<<<<<<< HEAD
-    columns = {"": index.to(torch.int64)} | {k: tensors[k] for k in layouts[0] if k in tensors}
-    counts = [header[0] for header in headers]
-    packed = _gather_ragged(_pack(columns, index.shape[0], index.device), counts)
-    gathered = _unpack(packed, {"": ["int64"]} | layouts[0])
-=======
     layout = {"": ["int64"]} | layouts[0]
     counts = [header[0] for header in headers]
     packed = _pack({"": index.to(torch.int64), **tensors}, layout, index.device)
     gathered = _unpack(_gather_ragged(packed, counts), layout)
->>>>>>> losses
     order = gathered[""].argsort(stable=True)
     sorted_index = gathered.pop("")[order]
     first = torch.ones_like(sorted_index, dtype=torch.bool)
@@ -317,26 +305,6 @@ def _gather_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.cat([gathered[r * most : r * most + n] for r, n in enumerate(counts)])
 
 
-<<<<<<< HEAD
-def _pack(columns: Mapping[str, Tensor], count: int, device: torch.device) -> Tensor:
-    """The rows of all columns side by side, as bytes ``[count, row bytes]``."""
-    parts = [
-        _dense(column.detach().to(device).reshape(count, column.shape[1:].numel())).view(
-            torch.uint8
-        )
-        for column in columns.values()
-    ]
-    return torch.cat(parts, dim=1)
-
-
-def _unpack(packed: Tensor, layout: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
-    """Invert ``_pack``; ``layout`` is name -> [dtype name, *row shape]."""
-    columns: dict[str, Tensor] = {}
-    start = 0
-    for name, (dtype_name, *shape) in layout.items():
-        dtype: torch.dtype = getattr(torch, dtype_name)
-        size = torch.Size(shape).numel() * dtype.itemsize
-=======
 Layout = Mapping[str, Sequence[Any]]
 """Name of a column -> [dtype name, *shape of a row]."""
 
@@ -361,22 +329,18 @@ def _unpack(packed: Tensor, layout: Layout) -> dict[str, Tensor]:
     start = 0
     for name, (dtype, shape) in _row_types(layout).items():
         size = shape.numel() * dtype.itemsize
->>>>>>> losses
         part = _dense(packed[:, start : start + size]).view(dtype)
         columns[name] = part.reshape(packed.shape[0], *shape)
         start += size
     return columns
 
 
-<<<<<<< HEAD
-=======
 def _row_types(layout: Layout) -> dict[str, tuple[torch.dtype, torch.Size]]:
     return {
         name: (getattr(torch, dtype), torch.Size(shape)) for name, (dtype, *shape) in layout.items()
     }
 
 
->>>>>>> losses
 def _dense(x: Tensor) -> Tensor:
     # contiguous() leaves the strides of a single row as they are, and view(dtype) reads them
     return x.clone(memory_format=torch.contiguous_format)
