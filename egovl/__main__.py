@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     rank = os.environ.get("RANK", "0")
     logging.basicConfig(
         level=logging.INFO if rank == "0" else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s" if rank == "0" else f"[rank {rank}] %(message)s",
+        format="%(asctime)s %(levelname)s %(message)s"
+        if rank == "0"
+        else f"[rank {rank}] %(message)s",
         datefmt="%H:%M:%S",
     )
     return args.call(args)
@@ -94,7 +96,9 @@ def _run(args: argparse.Namespace) -> int:
     from egovl.recipe import load_recipe
 
     if args.run_dir is None:
-        return _refuse("--run-dir is missing (and EGOVL_RUN_DIR is not set): where should it write?")
+        return _refuse(
+            "--run-dir is missing (and EGOVL_RUN_DIR is not set): where should it write?"
+        )
     try:
         recipe = load_recipe(args.config, args.overrides)
     except ConfigError as error:

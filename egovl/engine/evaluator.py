@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _padded(loader: SizedLoader) -> Iterable[DeviceBatch | None]:
-    """The loader's batches, then None up to the longest share, so that all ranks ask to stop alike."""
+    """The loader's batches, then None up to the longest share: all ranks ask to stop alike."""
     longest = dist.all_agree_max(len(loader))
     count = 0
     for batch in loader:

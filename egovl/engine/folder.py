@@ -1,4 +1,4 @@
-"""The run folder as egovl writes it; ``jobs`` reads the same names (design: the run folder is the contract).
+"""The run folder as egovl writes it; ``jobs`` reads the same names, a test compares them.
 
 ::
 
@@ -32,22 +32,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """The resolved recipe."""
         return self.path / "config.yaml"
 
     @property
     def result(self) -> Path:
+        """Written by rename when the run is done."""
         return self.path / "result.json"
 
     @property
     def metrics(self) -> Path:
+        """Append-only, one json object a line."""
         return self.path / "metrics.jsonl"
 
     @property
     def tensorboard(self) -> Path:
+        """Event files."""
         return self.path / "tb"
 
     @property
     def checkpoints(self) -> Path:
+        """Parent of ``step-<k>``."""
         return self.path / "ckpt"
 
     def attempt_dir(self, attempt: int) -> Path:
@@ -59,7 +64,7 @@ class RunFolder:
         return self.attempt_dir(self.attempt) / "exit" / f"{rank}.json"
 
     def require_current(self) -> None:
-        """Raise ``Superseded`` when a newer attempt holds the claim (ranks outlive a killed slurmd)."""
+        """Raise ``Superseded`` when a newer attempt holds the claim: ranks outlive a slurmd."""
         if os.path.exists(self._fence):
             raise Superseded(
                 f"{self.path}: attempt {self.attempt + 1} holds this run, "
@@ -73,7 +78,7 @@ class RunFolder:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write beside, flush to disk, rename: readers see the old file or the new one, never a part."""
+    """Write beside, flush to disk, rename: readers see the old file or the new one, no part."""
     write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard and a progress bar, from rank 0 only."""
+"""What a run says while it runs: metrics.jsonl, TensorBoard, a progress bar; rank 0 only."""
 
 from __future__ import annotations
 

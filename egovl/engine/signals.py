@@ -1,4 +1,4 @@
-"""The stop request as a rank sees it: a flag set by a signal, or a file that the node's agent writes.
+"""The stop request as a rank sees it: a signal's flag, or a file that the node's agent writes.
 
 Nothing heavy is imported, so that the handlers stand before ``import torch``: under
 ``proctrack/linuxproc`` Slurm's SIGTERM reaches every rank, also one that still starts.

@@ -1,9 +1,9 @@
 """One training loop for every task: step, agree on a stop, log, evaluate, save, resume exactly.
 
-The state of a run is its weights, its optimizer and two counters (``TrainState``): sample order and
-augmentation are functions of (seed, epoch, index), random draws of a step are seeded by (seed, step,
-rank), and the learning rate is a function of the step. So a stopped and resumed run computes what
-the unbroken run computes, bit for bit on CPU with gloo and the same world size.
+The state of a run is its weights, its optimizer and two counters (``TrainState``): sample order
+and augmentation are functions of (seed, epoch, index), random draws of a step are seeded by (seed,
+step, rank), and the learning rate is a function of the step. So a stopped and resumed run computes
+what the unbroken run computes, bit for bit on CPU with gloo and the same world size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from egovl import dist
-from egovl.engine.checkpoint import CheckpointError, Checkpointer, TrainState
+from egovl.engine.checkpoint import Checkpointer, CheckpointError, TrainState
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
 from egovl.engine.folder import RunFolder

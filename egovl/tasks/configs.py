@@ -18,9 +18,9 @@ class ContrastiveConfig:
 
     name: Literal["contrastive"] = "contrastive"
     normalization: Normalization = "clip"
-    """Pixel statistics; ``clip_legacy`` is LaViLa's (its red mean is a typo that weights rely on)."""
+    """Pixel statistics; ``clip_legacy`` is LaViLa's, whose red mean is a typo weights rely on."""
     gather: Literal["full", "sharded", "legacy_local_grad", "legacy_local_loss"] = "full"
-    """How ranks share their pairs; ``egovl.dist.gather_pair`` says what each does to the gradient."""
+    """How ranks share pairs; ``egovl.dist.gather_pair`` says what each does to the gradient."""
     max_logit_scale: float = 100.0
     """The learned scale is clamped to [1, this] after each step."""
 

@@ -24,7 +24,7 @@ class MultipleChoice:
         self.config = config
 
     def eval_step(self, model: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
-        """Predictions of B questions; video [B, K, C, T, H, W], one query a question."""
+        """Scores of the K clips of B questions; video [B, K, C, T, H, W], one query a question."""
         batch, encoder = cast(Batch, batch), cast(DualEncoder, model)
         assert batch.video is not None and batch.tokens is not None
         video = normalize_video(batch.video.flatten(0, 1), self.config.normalization)
@@ -35,11 +35,11 @@ class MultipleChoice:
             query_BD = functional.normalize(query_BD, dim=-1)
         scores_BK = torch.einsum("bkd,bd->bk", choice_BKD, query_BD)
         return {
-            "prediction": scores_BK.argmax(dim=1),
+            "scores": scores_BK,
             "answer": batch.labels["answer"],
             "type": batch.labels["type"],
         }
 
     def score(self, rows: Mapping[str, Tensor]) -> dict[str, float]:
         """Accuracy in percent: ``inter_video`` and ``intra_video``."""
-        return choice_accuracy(rows["prediction"], rows["answer"], rows["type"])
+        return choice_accuracy(rows["scores"], rows["answer"], rows["type"])

@@ -36,7 +36,9 @@ def test_no_function_is_longer_or_wider_than_the_ceiling() -> None:
             arguments = f.args.posonlyargs + f.args.args + f.args.kwonlyargs
             count = len([a for a in arguments if a.arg not in ("self", "cls")])
             if lines > FUNCTION_LINES or count > PARAMETERS:
-                wrong.append(f"{module.path}:{f.lineno} {f.name}: {lines} lines, {count} parameters")
+                wrong.append(
+                    f"{module.path}:{f.lineno} {f.name}: {lines} lines, {count} parameters"
+                )
     assert not wrong, "\n".join(wrong)
 
 
@@ -44,7 +46,9 @@ def test_no_function_nests_deeper_than_the_ceiling() -> None:
     def depth(node: ast.AST, level: int) -> int:
         deepest = level
         for child in ast.iter_child_nodes(node):
-            is_elif = isinstance(node, ast.If) and child in node.orelse and isinstance(child, ast.If)
+            is_elif = (
+                isinstance(node, ast.If) and child in node.orelse and isinstance(child, ast.If)
+            )
             inner = level + (isinstance(child, _BLOCKS) and not is_elif)
             deepest = max(deepest, depth(child, inner))
         return deepest
@@ -81,7 +85,8 @@ def test_no_block_of_lines_stands_twice() -> None:
         numbered = [
             (n, line.strip())
             for n, line in enumerate(module.lines, 1)
-            if line.strip() and not line.strip().startswith(("#", "import ", "from ", '"""', ")", "]"))
+            if line.strip()
+            and not line.strip().startswith(("#", "import ", "from ", '"""', ")", "]"))
         ]
         for start in range(len(numbered) - COPIED_BLOCK + 1):
             block = tuple(line for _, line in numbered[start : start + COPIED_BLOCK])

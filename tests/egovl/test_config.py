@@ -51,7 +51,10 @@ def test_a_tree_becomes_nested_dataclasses_with_the_named_variant() -> None:
     ("tree", "message"),
     [
         ({"shape": {"name": "circle", "radios": 1}}, r"shape\.radios: .*did you mean 'radius'"),
-        ({"shape": {"name": "circel"}}, r"shape\.name: unknown name 'circel'; did you mean 'circle'"),
+        (
+            {"shape": {"name": "circel"}},
+            r"shape\.name: unknown name 'circel'; did you mean 'circle'",
+        ),
         ({"shape": {"radius": 1}}, r"shape\.name: unknown name None.*circle, square"),
         ({"shape": {"name": "square", "side": "long"}}, r"side: expected float, got 'long'"),
         ({"shape": {"name": "circle", "radius": -1}}, r"radius=-1.0 must be above 0"),
@@ -77,9 +80,7 @@ def test_paths_start_at_a_named_root_or_at_the_project() -> None:
     assert build(Drawing, {"shape": square, "file": "$near"}, HERE).file == Path(
         "/home/project/data/near"
     )
-    assert build(Drawing, {"shape": square, "file": "a/b"}, HERE).file == Path(
-        "/home/project/a/b"
-    )
+    assert build(Drawing, {"shape": square, "file": "a/b"}, HERE).file == Path("/home/project/a/b")
 
 
 def test_overrides_and_one_base_are_merged_and_the_dump_loads_again(tmp_path: Path) -> None:

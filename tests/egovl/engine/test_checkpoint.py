@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from egovl.engine.checkpoint import CheckpointError, Checkpointer, TrainState, committed
+from egovl.engine.checkpoint import Checkpointer, CheckpointError, TrainState, committed
 from egovl.engine.folder import RunFolder, Superseded, next_attempt, write_json
 from egovl.engine.metadata import SafeReader
 

@@ -68,7 +68,9 @@ class Toy:
 
 def rows_of(index: Tensor) -> Rows:
     """Samples are a function of their index."""
-    x = torch.stack([torch.randn(16, generator=torch.Generator().manual_seed(int(i))) for i in index])
+    x = torch.stack(
+        [torch.randn(16, generator=torch.Generator().manual_seed(int(i))) for i in index]
+    )
     return Rows(index, x)
 
 
@@ -111,7 +113,9 @@ def main() -> None:
         evaluations=[Evaluation("toy", toy, loader)],
         seed=3,
     )
-    config = TrainerConfig(**({"steps": args.steps, "log_every": 5, "eval_every": 4} | args.trainer))
+    config = TrainerConfig(
+        **({"steps": args.steps, "log_every": 5, "eval_every": 4} | args.trainer)
+    )
     folder = RunFolder(args.run_dir, args.attempt)
     optim = OptimConfig(lr=1e-2, schedule="cosine", warmup_steps=2)
     result = Trainer(plan, optim, config, folder, stop, device).fit()
