@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dacite
 import yaml
@@ -124,7 +124,7 @@ def variants(hint: Any) -> dict[str, type[Any]]:
         if is_dataclass(member):
             allowed = typing.get_args(typing.get_type_hints(member).get("name"))
             if len(allowed) == 1 and isinstance(allowed[0], str):
-                found[allowed[0]] = typing.cast("type[Any]", member)
+                found[allowed[0]] = cast("type[Any]", member)
     return found
 
 
@@ -167,7 +167,7 @@ def _check_one(hint: Any, child: Any, where: str) -> set[Any]:
     named = isinstance(child, Mapping) and "name" in child
     if tags and (named or not is_dataclass(hint)):
         return _check_keys(_pick(tags, child, where), child, where)
-    return _check_keys(hint, child, where)
+    return _check_keys(cast("type[Any]", hint), child, where)
 
 
 def _build_tagged(union: Any, data: Any, context: Context) -> Any:
@@ -245,20 +245,27 @@ def _merge(low: Tree, high: Tree) -> Tree:
     for key, value in high.items():
         old = merged.get(key)
         # another variant replaces the whole block: its keys would not fit
-        same = isinstance(old, dict) and isinstance(value, dict)
-        if same and value.get("name", old.get("name")) == old.get("name"):
-            merged[key] = _merge(old, value)
+        before, after = _as_tree(old), _as_tree(value)
+        if before is None or after is None:
+            merged[key] = value
+        elif after.get("name", before.get("name")) == before.get("name"):
+            merged[key] = _merge(before, after)
         else:
             merged[key] = value
     return merged
 
 
+def _as_tree(value: Any) -> Tree | None:
+    return cast(Tree, value) if isinstance(value, dict) else None
+
+
 def _set(tree: Tree, keys: list[str], value: Any, override: str) -> None:
     for key in keys[:-1]:
         child = tree.setdefault(key, {})
-        if not isinstance(child, dict):
+        below = _as_tree(child)
+        if below is None:
             raise ConfigError(f"override {override!r}: {key!r} is {child!r}, it has no keys below")
-        tree = child
+        tree = below
     tree[keys[-1]] = value
 
 
@@ -270,9 +277,10 @@ def _read_yaml(file: Path) -> Tree:
         raise ConfigError(f"{file}: no such recipe{_closest(file.name, near)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(tree, dict):
+    found = _as_tree(tree)
+    if found is None:
         raise ConfigError(f"{file}: expected keys and values, got {type(tree).__name__}")
-    return tree
+    return found
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

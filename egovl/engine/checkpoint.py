@@ -61,7 +61,9 @@ class Checkpointer:
         self._asynchronous = asynchronous
         self._pending: tuple[Future[Any], TrainState, Path] | None = None
         # background collectives must not mix with those of training
-        self._group = torch_dist.new_group(backend="gloo") if torch_dist.is_initialized() else None
+        self._group: torch_dist.ProcessGroup | None = None
+        if torch_dist.is_initialized():
+            self._group = cast(torch_dist.ProcessGroup, torch_dist.new_group(backend="gloo"))
         self.save_seconds = 0.0
 
     def save(
@@ -251,7 +253,8 @@ def load_into(
     set_model_state_dict(model, state["model"])
     if optimizer is not None:
         whole = get_optimizer_state_dict(model, optimizer, options=_FLAT)
-        set_optimizer_state_dict(model, optimizer, whole | state["optimizer"], options=_FLAT)
+        merged = cast("dict[str, Any]", {**whole, **state["optimizer"]})
+        set_optimizer_state_dict(model, optimizer, merged, options=_FLAT)
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
