@@ -29,10 +29,11 @@ class HFTextTransformer(nn.Module):
 
 
 def _build_distilbert(config: HFTextConfig) -> DistilBertModel:
-    dropout = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
     if config.folder is not None:
         _require_folder(config.folder)
-        return DistilBertModel.from_pretrained(config.folder, local_files_only=True, **dropout)
+        sizes = DistilBertConfig.from_pretrained(config.folder, local_files_only=True)
+        sizes.dropout, sizes.attention_dropout = config.dropout, config.attention_dropout
+        return DistilBertModel.from_pretrained(config.folder, config=sizes, local_files_only=True)
     return DistilBertModel(
         DistilBertConfig(
             vocab_size=config.vocab_size,
@@ -41,7 +42,8 @@ def _build_distilbert(config: HFTextConfig) -> DistilBertModel:
             n_heads=config.heads,
             n_layers=config.depth,
             hidden_dim=config.hidden_width,
-            **dropout,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
         )
     )
 
