@@ -45,7 +45,7 @@ class SpaceTimeTransformer(nn.Module):
         for block in self.blocks:
             assert isinstance(block, SpaceTimeBlock)
             time = block.attn_time
-            # ones, not zeros: the branch is 0 through qkv, yet qkv receives a gradient
+            # published so; parity family `vit_init`
             nn.init.ones_(time.proj.weight)
             for zero in (time.proj.bias, time.qkv.weight, time.qkv.bias):
                 nn.init.zeros_(zero)
