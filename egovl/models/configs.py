@@ -79,8 +79,8 @@ class VideoTowerConfig:
     """Scale temporal attention by tanh of a scalar that starts at 0."""
     time_init: TimeInit = "zeros"
     """`zeros`: temporal attention starts as exactly 0, as published for inflated image models. Its
-    weights then receive rounding noise instead of a gradient (the input gradient of a LayerNorm sums
-    to 0 over channels), which Adam has to blow up: a tower trained from scratch wants `rand`."""
+    weights then receive rounding noise instead of a gradient (the input gradient of a LayerNorm
+    sums to 0 over channels), which Adam blows up: a tower trained from scratch wants `rand`."""
     drop_path: float = 0.0
     """Rate of the last block; earlier blocks grow linearly from 0."""
     gradient_checkpointing: bool = False

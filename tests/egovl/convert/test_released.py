@@ -131,7 +131,7 @@ def test_two_temporal_rows_become_four(mode: str, align: bool, want: list[float]
 
 
 def test_an_unknown_inflation_is_refused() -> None:
-    with pytest.raises(ValueError, match="mode='cubic' .*bilinear, zeros or interp"):
+    with pytest.raises(ValueError, match=r"mode='cubic' .*bilinear, zeros or interp"):
         inflate_temporal(torch.zeros(1, 2, 3), 4, "cubic")
 
 
@@ -172,7 +172,7 @@ def test_a_vit_fills_all_that_does_not_act_in_time() -> None:
     assert len(report.missing) == 1 + 6 * config.depth
     torch.testing.assert_close(tower.pos_embed, donor.pos_embed)
     del state["norm.weight"]
-    with pytest.raises(CheckpointError, match="lacks 1 tensors: norm.weight"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors: norm\.weight"):
         egovlp.load_vit(config.build(), state)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pickle
 import sys
@@ -55,11 +56,9 @@ def test_hand_written_pickles_do_not_execute(tmp_path: Path, payload: bytes) -> 
     proof = tmp_path / "executed"
     file = tmp_path / "payload.pkl"
     file.write_bytes(payload % str(proof).encode())
-    with file.open("rb") as source:
-        try:
-            load_pickle(source)
-        except (TypeError, AttributeError, pickle.UnpicklingError):
-            pass
+    refusals = (TypeError, AttributeError, pickle.UnpicklingError)
+    with file.open("rb") as source, contextlib.suppress(*refusals):
+        load_pickle(source)
     assert not proof.exists()
 
 
