@@ -1,0 +1,85 @@
+"""Dual encoder: a video tower and a text tower projected into one space (EgoVLP, LaViLa).
+
+Letters: B batch, C channels, T frames, H W pixels, L tokens of a text, P embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from egovl.models.configs import DualEncoderConfig, Projection
+
+
+@dataclass(slots=True)
+class DualEncoderOutput:
+    """Embeddings [B, P] of both sides and the factor their similarities are multiplied by."""
+
+    video: Tensor
+    text: Tensor
+    logit_scale: Tensor
+
+
+class DualEncoder(nn.Module):
+    """Two towers, two projections, one learned temperature."""
+
+    def __init__(self, config: DualEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.video = config.video.build()
+        self.text = config.text.build()
+        self.video_projection = _build_projection(
+            config.projection, self.video.width, config.embed_dim, relu_first=False
+        )
+        self.text_projection = _build_projection(
+            config.projection, self.text.width, config.embed_dim, relu_first=True
+        )
+        # the logarithm is learned, as CLIP does
+        scale = torch.tensor(math.log(1 / config.temperature_init))
+        self.logit_scale = nn.Parameter(scale, requires_grad=config.learn_temperature)
+
+    def forward(
+        self, video_BCTHW: Tensor, tokens_BL: Tensor, token_mask_BL: Tensor | None = None
+    ) -> DualEncoderOutput:
+        """Embed clips and texts, row by row a pair.
+
+        Args:
+            video_BCTHW: normalised pixels.
+            tokens_BL: token ids.
+            token_mask_BL: 1 or True at real tokens; None if the tower needs none.
+        """
+        return DualEncoderOutput(
+            video=self.encode_video(video_BCTHW),
+            text=self.encode_text(tokens_BL, token_mask_BL),
+            logit_scale=self.logit_scale.exp(),
+        )
+
+    def encode_video(self, video_BCTHW: Tensor) -> Tensor:
+        """Return embeddings [B, P], of length 1 if the config normalises."""
+        return self._finish(self.video_projection(self.video(video_BCTHW)))
+
+    def encode_text(self, tokens_BL: Tensor, token_mask_BL: Tensor | None = None) -> Tensor:
+        """Return embeddings [B, P], of length 1 if the config normalises."""
+        return self._finish(self.text_projection(self.text(tokens_BL, token_mask_BL)))
+
+    def encode_text_tokens(self, tokens_BL: Tensor, token_mask_BL: Tensor | None = None) -> Tensor:
+        """Return the projected feature of every token [B, L, P], never normalised (EgoVLP 2.3)."""
+        return self.text_projection(self.text.forward_tokens(tokens_BL, token_mask_BL))
+
+    def _finish(self, embed_BP: Tensor) -> Tensor:
+        return F.normalize(embed_BP, dim=-1) if self.config.normalize else embed_BP
+
+
+def _build_projection(kind: Projection, width: int, embed_dim: int, relu_first: bool) -> nn.Module:
+    if kind == "identity":
+        return nn.Identity()
+    if kind == "frozen_in_time":
+        linear = nn.Linear(width, embed_dim)
+        return nn.Sequential(nn.ReLU(), linear) if relu_first else nn.Sequential(linear)
+    linear = nn.Linear(width, embed_dim, bias=False)
+    nn.init.normal_(linear.weight, std=width**-0.5)
+    return linear

@@ -1,0 +1,29 @@
+"""Two-layer perceptron of a transformer block, and CLIP's activation."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from egovl.models.configs import Activation
+
+QUICK_GELU_SLOPE = 1.702
+
+
+class Mlp(nn.Module):
+    """Linear, activation, Linear."""
+
+    def __init__(self, width: int, hidden_width: int, activation: Activation) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden_width)
+        self.fc2 = nn.Linear(hidden_width, width)
+        self.activation = {"quick_gelu": quick_gelu, "gelu": F.gelu}[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., width] to [..., width]."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's GELU, x * sigmoid(1.702 x), through the fused SiLU kernel."""
+    return F.silu(x * QUICK_GELU_SLOPE) * (1.0 / QUICK_GELU_SLOPE)

@@ -1,0 +1,41 @@
+"""Our models, losses and data rules against EgoVLP's stored outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.parity import checks_data, checks_models
+from tests.parity.golden import Families, golden_files, names, run_family
+
+EGONCE = "comes with EgoNCE and EgoVLP's training"
+BENCHMARKS = "comes with EgoVLP's benchmarks"
+
+FAMILIES: Families = [
+    ("video_tower", checks_models.check_video_tower),
+    ("vit_init", checks_models.check_vit_init),
+    ("dual_encoder", checks_models.check_dual_encoder),
+    ("temporal_inflation", checks_models.check_temporal_inflation),
+    ("distributed_egonce", EGONCE),
+    ("losses", EGONCE),
+    ("optimizer", EGONCE),
+    ("metrics", BENCHMARKS),
+    ("frame_sampling", checks_data.check_frame_sampling),
+    ("transforms", BENCHMARKS),
+    ("egoclip_items", checks_data.check_egoclip_items),
+    ("tokenisation", BENCHMARKS),
+    ("charades_meta", BENCHMARKS),
+    ("video_chunk", "comes with the chunk utility"),
+    ("dense_features", "comes with feature extraction"),
+    ("lr_schedule", EGONCE),
+    ("monitor_policy", EGONCE),
+    ("state_dict_keys_full", checks_models.check_state_dict_keys_full),
+]
+
+FILES = golden_files("egovlp")
+
+
+@pytest.mark.parametrize("path", FILES, ids=names(FILES))
+def test_egovlp_golden_outputs_are_reproduced(path: Path) -> None:
+    run_family(path, FAMILIES)

@@ -1,0 +1,48 @@
+"""Our models, losses and data rules against LaViLa's stored outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.parity import checks_data, checks_losses, checks_models
+from tests.parity.golden import Families, golden_files, names, run_family
+
+NARRATOR = "comes with the narrator"
+CLASSIFIER = "comes with the classifiers"
+RETRIEVAL = "comes with zero-shot retrieval and classification"
+
+FAMILIES: Families = [
+    ("vclm_.*_generate", NARRATOR),
+    ("vclm_", NARRATOR),
+    ("tsf_", checks_models.check_tower),
+    ("attn_pool_", NARRATOR),
+    ("clip_inflate", checks_models.check_clip_inflate),
+    ("temporal_inflate", checks_models.check_temporal_inflate),
+    ("dual_encoder_clip", checks_models.check_dual_encoder_clip),
+    ("dual_encoder_distilbert_", checks_models.check_dual_encoder_distilbert),
+    ("param_groups_clip", checks_models.check_param_groups_clip),
+    ("classifier", CLASSIFIER),
+    ("logits_warper", NARRATOR),
+    ("losses_distributed", checks_losses.check_losses_distributed),
+    ("losses", checks_losses.check_losses),
+    ("metric_ek100_mir", RETRIEVAL),
+    ("metric_charades", RETRIEVAL),
+    ("metric_egomcq", checks_losses.check_metric_egomcq),
+    ("metric_classification", CLASSIFIER),
+    ("scheduler", checks_losses.check_scheduler),
+    ("caption_metrics", NARRATOR),
+    ("sampling", checks_data.check_sampling),
+    ("transforms", checks_data.check_transforms),
+    ("zeroshot_eval", RETRIEVAL),
+    ("tokenizers", RETRIEVAL),
+    ("label_maps", CLASSIFIER),
+]
+
+FILES = golden_files("lavila")
+
+
+@pytest.mark.parametrize("path", FILES, ids=names(FILES))
+def test_lavila_golden_outputs_are_reproduced(path: Path) -> None:
+    run_family(path, FAMILIES)
