@@ -79,9 +79,7 @@ class LoaderConfig:
         ):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
-        _check(
-            0 < self.scale[0] <= self.scale[1] <= 1, "scale", self.scale, "0 < low <= high <= 1"
-        )
+        _check(0 < self.scale[0] <= self.scale[1] <= 1, "scale", self.scale, "0 < low <= high <= 1")
         _check(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "0 < low <= high")
         _check(
             0 <= self.flip_probability <= 1, "flip_probability", self.flip_probability, "in 0 .. 1"

@@ -48,9 +48,7 @@ class DecordReader:
             return self._reader.get_batch(list(frames)).asnumpy()
         except (DECORDError, RuntimeError) as error:
             self._reader = self._open()
-            raise DecodeError(
-                self._path, None, f"damaged data: {_first_line(error)}"
-            ) from error
+            raise DecodeError(self._path, None, f"damaged data: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from egovl.data.randomness import ORDER, SampleRandom
 from egovl.data.types import ClipDataset
 
 
@@ -33,20 +32,29 @@ def epoch_order(
     chunks: np.ndarray, *, seed: int, epoch: int, clips_per_chunk: int, shuffle_window: int
 ) -> np.ndarray:
     """Sample indices of an epoch, ``[N]`` int64, each once."""
-    generator = SampleRandom(seed, epoch, 0, ORDER).generator
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     count = len(chunks)
-    order = generator.permutation(count)
     if clips_per_chunk == 1 or count <= shuffle_window:
-        return order
-    order = order[np.argsort(chunks[order], kind="stable")]  # by chunk, random within
-    chunk_starts = np.flatnonzero(np.diff(chunks[order], prepend=chunks[order[0]] - 1))
-    lengths = np.diff(chunk_starts, append=count)
-    rank_in_chunk = np.arange(count) - np.repeat(chunk_starts, lengths)
-    group = np.cumsum(rank_in_chunk % clips_per_chunk == 0) - 1
-    place_of_group = generator.permutation(group[-1] + 1)
-    order = order[np.argsort(place_of_group[group], kind="stable")]
-    window = np.arange(count) // shuffle_window
-    return order[np.lexsort((generator.random(count), window))]
+        return generator.permutation(count)
+    order = _shuffled_within(chunks, generator)
+    in_order = chunks[order]
+    starts = np.flatnonzero(np.concatenate(([True], in_order[1:] != in_order[:-1])))
+    rank_in_chunk = np.arange(count) - np.repeat(starts, np.diff(starts, append=count))
+    group_starts = np.flatnonzero(rank_in_chunk % clips_per_chunk == 0)
+    sizes = np.diff(group_starts, append=count)
+    # groups in random order: where each begins, then every sample moves with its group
+    sequence = generator.permutation(len(sizes))
+    new_starts = np.empty_like(group_starts)
+    new_starts[sequence] = np.cumsum(sizes[sequence]) - sizes[sequence]
+    grouped = np.empty_like(order)
+    grouped[np.arange(count) + np.repeat(new_starts - group_starts, sizes)] = order
+    return grouped[_shuffled_within(np.arange(count) // shuffle_window, generator)]
+
+
+def _shuffled_within(parts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Indices sorted by part, in random order inside each part."""
+    # keys are unique, so that every sorting algorithm gives the same result
+    return np.argsort((parts.astype(np.int64) << 32) | generator.permutation(len(parts)))
 
 
 def global_batches(

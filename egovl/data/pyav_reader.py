@@ -132,9 +132,7 @@ def _chain(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame
     yield from rest
 
 
-def _frame_times(
-    container: InputContainer, stream: VideoStream
-) -> tuple[np.ndarray, np.ndarray]:
+def _frame_times(container: InputContainer, stream: VideoStream) -> tuple[np.ndarray, np.ndarray]:
     """Presentation times of all frames in order, and those of keyframes, in the stream's time base.
 
     An mp4 without B-frames states them in its index, which spares reading the whole file. Otherwise

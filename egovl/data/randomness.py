@@ -6,26 +6,25 @@ needs a counter only.
 
 from __future__ import annotations
 
-import numpy as np
+from random import Random
 
-ORDER = 1 << 62  # the order of an epoch
-REPLACEMENT = 1 << 61  # what stands in for an unreadable sample, plus the number of the try
-PARTNER = 1 << 60  # the sample that accompanies another
+REPLACEMENT = 1 << 32  # what stands in for an unreadable sample, plus the number of the try
+PARTNER = 1 << 33  # the sample that accompanies another
 
 
 class SampleRandom:
     """Numbers keyed by (seed, epoch, index, purpose), drawn in a fixed order by the caller."""
 
-    __slots__ = ("generator",)
+    __slots__ = ("_random",)
 
     def __init__(self, seed: int, epoch: int, index: int, purpose: int = 0) -> None:
-        bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, index, purpose])
-        self.generator = np.random.Generator(bits)
+        # Python's generator: made per clip, numpy's would cost more than the crop
+        self._random = Random((((seed << 64 | epoch) << 64 | index) << 64) | purpose)
 
     def integer(self, low: int, high: int) -> int:
         """Integer of the closed range."""
-        return int(self.generator.integers(low, high, endpoint=True))
+        return self._random.randint(low, high)
 
     def uniform(self, low: float, high: float) -> float:
         """Number of ``[low, high)``."""
-        return low + (high - low) * self.generator.random()
+        return low + (high - low) * self._random.random()

@@ -268,4 +268,3 @@ def _outside(source: VideoSource, span: Span, chunk: int, video: VideoFacts) -> 
         f"{source.chunk_file(chunk)} at {end_sec:g} s ({video.num_frames} frames); "
         "check the annotation and how the video was cut"
     )
-

@@ -96,9 +96,7 @@ class CLIPTokenizer:
         joined = "".join(self._parts[i] for i in ids)
         values = {letter: byte for byte, letter in _byte_letters().items()}
         spaced = joined.replace("</w>", " ")
-        data = b"".join(
-            bytes([values[c]]) if c in values else c.encode("utf-8") for c in spaced
-        )
+        data = b"".join(bytes([values[c]]) if c in values else c.encode("utf-8") for c in spaced)
         return data.decode("utf-8", errors="replace")
 
     def __call__(self, texts: str | Sequence[str]) -> Tokens:

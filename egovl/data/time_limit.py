@@ -33,9 +33,7 @@ class TimeLimit:
         """
         if self._calls is None or self._process != os.getpid():
             self._calls, self._process = SimpleQueue(), os.getpid()
-            threading.Thread(
-                target=_serve, args=(self._calls,), name="decode", daemon=True
-            ).start()
+            threading.Thread(target=_serve, args=(self._calls,), name="decode", daemon=True).start()
         answer: SimpleQueue = SimpleQueue()
         self._calls.put((call, answer))
         try:
