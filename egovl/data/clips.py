@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from egovl.data.configs import LoaderConfig
-from egovl.data.decode import DecodeError, DecodeTimeout
+from egovl.data.decode import DecodeError, DecodeTimeoutError
 from egovl.data.reader_cache import ReaderCache
 from egovl.data.sampling import (
     DrawInteger,
     Place,
-    SpanOutsideVideo,
+    SpanOutsideVideoError,
     VideoFacts,
     place_range_frames,
     place_segment_frames,
@@ -87,7 +87,7 @@ class ClipReader:
                 )
         except DecodeError as error:
             raise _named(error, clip) from error
-        except (SpanOutsideVideo, IndexError, ValueError) as error:
+        except (SpanOutsideVideoError, IndexError, ValueError) as error:
             first = clip.video.chunk_file(clip.video.chunk_of(clip.span.start_sec))
             raise DecodeError(first, clip.span, str(error)) from error
         # a seek before the first frame gives the first frame, as in the published reader
@@ -100,7 +100,7 @@ class ClipReader:
         try:
             pixels = self._pixels([place for _, _, places in planned for place in places])
         except DecodeError as error:
-            if len(planned) == 1 or isinstance(error, DecodeTimeout):
+            if len(planned) == 1 or isinstance(error, DecodeTimeoutError):
                 return [_named(error, clip) for _, clip, _ in planned]
             return [self._decode([one])[0] for one in planned]
         return [np.stack([pixels[place] for place in places]) for _, _, places in planned]

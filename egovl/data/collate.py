@@ -16,9 +16,11 @@ from egovl.data.types import Batch, Label, Sample
 
 
 class Tokenizer(Protocol):
-    """Texts to ``tokens [N, L]`` int64 and ``mask [N, L]`` bool."""
+    """Texts to token ids."""
 
-    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """``tokens [N, L]`` int64 and ``mask [N, L]`` bool."""
+        ...
 
 
 def crop_clip(frames: np.ndarray, config: LoaderConfig, random: SampleRandom | None) -> Tensor:

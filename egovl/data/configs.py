@@ -43,7 +43,7 @@ class LoaderConfig:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_probability: float = 0.0
     eval_resize: int | None = None
-    """Short side and centre crop of evaluation before the last resize (EgoVLP: 256); None: the crop."""
+    """Short side and centre crop of evaluation before the last resize (EgoVLP: 256)."""
     antialias: bool = False
     """The released models were trained without."""
     float_pixels: bool = False
@@ -57,7 +57,7 @@ class LoaderConfig:
     prefetch: int = 2
     """Batches that each loading process works ahead."""
     on_error: Literal["raise", "skip"] = "raise"
-    """An unreadable clip: stop, or replace it (training) or leave it out (evaluation) and count it."""
+    """An unreadable clip: stop; or count it, and replace it (evaluation: leave it out)."""
     max_bad_fraction: float = 0.01
     """With skip: stop when more than this share of a rank's samples is unreadable."""
     decode_timeout_sec: float = 30.0
@@ -108,7 +108,7 @@ class ChunkedVideoConfig:
 
     video_root: Path
     layout: Literal["egovlp", "lavila", "file"] = "egovlp"
-    """egovlp: <root>/<uid>/<k>.mp4; lavila: <root>/<uid>.mp4/<start>.mp4; file: <root>/<uid>.mp4."""
+    """<root>/ then egovlp: <uid>/<k>.mp4; lavila: <uid>.mp4/<start_sec>.mp4; file: <uid>.mp4."""
     chunk_sec: float | None = None
     """Seconds per chunk; None is the layout's published value, 600 or 300."""
     fps: Literal["assume30", "probe"] = "assume30"
@@ -118,7 +118,7 @@ class ChunkedVideoConfig:
     legacy_boundary: bool = False
     """EgoVLP: a frame exactly on a chunk boundary comes from the start of the first chunk."""
     legacy_outside: bool = False
-    """LaViLa, EgoVLP: a clip behind the end of its video repeats the last frame; off, it is an error."""
+    """Both papers: a clip behind the end of its video repeats the last frame; off: an error."""
 
     def __post_init__(self) -> None:
         layouts = ("egovlp", "lavila", "file")
@@ -166,7 +166,7 @@ class EgoClipConfig(ChunkedVideoConfig):
     """egoclip.csv"""
     name: Literal["egoclip"] = "egoclip"
     neg_window_sec: float | None = None
-    """Adds to each sample one of the same video and window of this length (EgoVLP: 60); None: off."""
+    """Adds to each sample one of the same video within this window (EgoVLP: 60); None: off."""
     legacy_self_negative: bool = False
     """EgoVLP: the added sample may be the sample itself (parity: egovlp egoclip_items)."""
     on_bad_row: Literal["raise", "skip"] = "raise"

@@ -1,8 +1,8 @@
-"""Pixels from video files behind one seam: a `VideoReader` per file, equal pixels from every back end.
+"""Pixels from video files behind one seam: a `VideoReader` per file, equal pixels everywhere.
 
 Frames are uint8 ``[N, H, W, 3]``, RGB, turned upright when the file carries a rotation.
-PyAV comes first: its wheel brings FFmpeg and it needs no thread hand-over per frame, which makes small
-prepared chunks several times faster than decord (`make bench`).
+PyAV comes first: its wheel brings FFmpeg and it needs no thread hand-over per frame, which makes it
+several times faster than decord on small prepared chunks (`make bench`).
 """
 
 from __future__ import annotations
@@ -31,21 +31,25 @@ class DecodeError(RuntimeError):
         return DecodeError, (self.path, self.span, self.reason)
 
 
-class DecodeTimeout(DecodeError):
+class DecodeTimeoutError(DecodeError):
     """The file did not answer within the time limit."""
 
     def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, Span | None, str]]:
-        return DecodeTimeout, (self.path, self.span, self.reason)
+        return DecodeTimeoutError, (self.path, self.span, self.reason)
 
 
 class VideoReader(Protocol):
     """One open file."""
 
     @property
-    def num_frames(self) -> int: ...
+    def num_frames(self) -> int:
+        """Frames in the file."""
+        ...
 
     @property
-    def fps(self) -> float: ...
+    def fps(self) -> float:
+        """Average frames per second."""
+        ...
 
     def read(self, frames: Sequence[int]) -> np.ndarray:
         """Frames of an increasing list of numbers, uint8 ``[N, H, W, 3]``.

@@ -13,7 +13,7 @@ from egovl.data.decode import DecodeError
 
 
 class DecordReader:
-    """One open file. After a failed read decord's own state is unusable, so the file is reopened."""
+    """One open file, reopened after a failed read since decord's own state is unusable then."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,9 +1,9 @@
 """The order of an epoch: a permutation that keeps samples of one file close together.
 
-Under a global shuffle of 100,000 files an open reader is almost never used twice. Here the samples of a
-chunk are cut into groups of ``clips_per_chunk``, the groups are shuffled, and the result is shuffled
-again inside windows of ``shuffle_window`` samples. In a batch, samples of one chunk are neighbours, so
-that one rank and one process reads them.
+Under a global shuffle of 100,000 files an open reader is almost never used twice. Here the samples
+of a chunk are cut into groups of ``clips_per_chunk``, the groups are shuffled, and the result is
+shuffled again inside windows of ``shuffle_window`` samples. In a batch, samples of one chunk are
+neighbours, so that one rank and one process reads them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from egovl.data.types import ClipDataset
+from egovl.data.types import ClipDataset, NumbersChunks
 
 
 def chunk_numbers(dataset: ClipDataset) -> np.ndarray:
-    """``[N]`` int64: equal numbers for samples read from the same file.
-
-    A large dataset offers them at once as ``chunk_numbers()``.
-    """
-    at_once = getattr(dataset, "chunk_numbers", None)
-    if at_once is not None:
-        return at_once()
+    """``[N]`` int64: equal numbers for samples read from the same file."""
+    if isinstance(dataset, NumbersChunks):
+        return dataset.chunk_numbers()
     seen: dict[object, int] = {}
     numbers = (seen.setdefault(dataset.chunk_of(i), len(seen)) for i in range(len(dataset)))
     return np.fromiter(numbers, dtype=np.int64, count=len(dataset))

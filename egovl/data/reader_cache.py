@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from egovl.data.decode import DecodeError, DecodeTimeout, VideoReader, choose_backend, open_reader
+from egovl.data.decode import DecodeTimeoutError, VideoReader, choose_backend, open_reader
 from egovl.data.sampling import VideoFacts
 from egovl.data.time_limit import Result, TimeLimit
 
@@ -54,7 +54,7 @@ class ReaderCache:
             self._readers.move_to_end(path)
             return found
         if path in self._hung:
-            raise DecodeTimeout(path, None, "it ran into the time limit before")
+            raise DecodeTimeoutError(path, None, "it ran into the time limit before")
         opened = self._limited(path, lambda: self._open(path))
         self.opened += 1
         self._readers[path] = opened
@@ -73,4 +73,4 @@ class ReaderCache:
             self._hung.add(path)
             self._readers.pop(path, None)
             log.warning("%s: %s; it is not tried again by this process", path, error)
-            raise DecodeTimeout(path, None, str(error)) from error
+            raise DecodeTimeoutError(path, None, str(error)) from error

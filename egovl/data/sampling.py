@@ -1,14 +1,16 @@
 """Which frames of a clip are read: pure arithmetic, no files.
 
 Two published rules. ``segment`` (LaViLa): n segments that share their end points, the middle or a
-random frame of each. ``range`` (EgoVLP): n disjoint ranges. A random rule takes ``draw(low, high)``,
-which returns an integer of the closed range; without it the choice is the fixed one of evaluation.
+random frame of each. ``range`` (EgoVLP): n disjoint ranges. A random rule takes
+``draw(low, high)``, which returns an integer of the closed range; without it the choice is the
+fixed one of evaluation.
 
 A place is ``(chunk, frame)``: chunk number of a `VideoSource` and frame number within that file.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +33,7 @@ class VideoFacts:
 ChunkFacts = Callable[[int], VideoFacts | None]  # None: there is no such chunk
 
 
-class SpanOutsideVideo(ValueError):
+class SpanOutsideVideoError(ValueError):
     """The span starts behind the end of the video, or its first chunk does not exist."""
 
 
@@ -86,7 +88,7 @@ def range_frame_ids(
     count = min(num_frames, end) if legacy else num_frames
     edges = np.linspace(start, end, count + 1).astype(int).tolist()
     ids = []
-    for low, next_low in zip(edges[:-1], edges[1:], strict=True):
+    for low, next_low in itertools.pairwise(edges):
         if fix_start is not None:
             ids.append(low + fix_start)
         elif draw is None:
@@ -102,10 +104,10 @@ def range_frame_ids(
 
 
 def window_frame_ids(start: float, end: float, video_frames: int, num_windows: float) -> list[int]:
-    """Middles of ``int(num_windows)`` equal ranges of a clip cut to the video (EgoVLP NLQ and MQ)."""
+    """Middles of ``int(num_windows)`` equal ranges of a clip cut to the video (EgoVLP's NLQ)."""
     low, high = max(0, start), min(video_frames, end)
     edges = np.linspace(low, high, int(num_windows) + 1).astype(int).tolist()
-    return [(a + b - 1) // 2 for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
 
 
 def place_segment_frames(
@@ -118,7 +120,7 @@ def place_segment_frames(
     """Places of LaViLa's rule; a clip may go on in the next chunk.
 
     Raises:
-        SpanOutsideVideo: The first chunk is missing or ends before the span.
+        SpanOutsideVideoError: The first chunk is missing or ends before the span.
     """
     if source.chunk_sec is None:
         return _whole_file_segments(source, span, num_frames, facts, draw)
@@ -128,7 +130,7 @@ def place_segment_frames(
     offset = round((span.start_sec - chunk * source.chunk_sec) * fps)
     duration = max(int((span.end_sec - span.start_sec) * fps), num_frames)
     if not source.legacy_outside and offset >= first.num_frames and facts(chunk + 1) is None:
-        raise SpanOutsideVideo(_outside(source, span, chunk, first))
+        raise SpanOutsideVideoError(_outside(source, span, chunk, first))
     ids = segment_frame_ids(offset, offset + duration, num_frames, draw)
     if max(ids) < first.num_frames:
         return [(chunk, i) for i in ids]
@@ -158,7 +160,7 @@ def _whole_file_segments(
     fps = source.fps or video.fps
     end_sec = min(span.end_sec, video.num_frames / video.fps)
     if end_sec <= span.start_sec:
-        raise SpanOutsideVideo(_outside(source, span, 0, video))
+        raise SpanOutsideVideoError(_outside(source, span, 0, video))
     offset = round(span.start_sec * fps)
     duration = max(int((end_sec - span.start_sec) * fps), num_frames)
     end = min(offset + duration, video.num_frames)
@@ -190,13 +192,13 @@ def place_range_frames(
     *,
     legacy: bool = False,
 ) -> list[Place]:
-    """Places of EgoVLP's rule; always ``num_frames``, the last one repeated if the rule gives fewer.
+    """Places of EgoVLP's rule; the last one is repeated if the rule gives fewer than wanted.
 
     A place may be one before the file's beginning when ``seek_offset`` is -1: the reader takes the
     first frame then, as the published one does.
 
     Raises:
-        SpanOutsideVideo: The first chunk is missing or ends before the span.
+        SpanOutsideVideoError: The first chunk is missing or ends before the span.
     """
     chunk = source.chunk_of(span.start_sec)
     first = _first_chunk(source, span, chunk, facts)
@@ -204,9 +206,9 @@ def place_range_frames(
     start, end = int(fps * span.start_sec), int(fps * span.end_sec)
     per_chunk = None if source.chunk_sec is None else int(fps * source.chunk_sec)
     local_start = start if per_chunk is None else start - chunk * per_chunk
-    if not source.legacy_outside and local_start >= first.num_frames:
-        if facts(chunk + 1) is None or per_chunk is None or end <= (chunk + 1) * per_chunk:
-            raise SpanOutsideVideo(_outside(source, span, chunk, first))
+    goes_on = per_chunk is not None and end > (chunk + 1) * per_chunk and facts(chunk + 1)
+    if local_start >= first.num_frames and not goes_on and not source.legacy_outside:
+        raise SpanOutsideVideoError(_outside(source, span, chunk, first))
     ids = range_frame_ids(start, end, num_frames, draw, legacy=legacy)
     if not ids:
         raise IndexError(f"the legacy rule finds no frame in {span.start_sec} .. {span.end_sec} s")
@@ -241,7 +243,7 @@ def _legacy_chunk_places(
         chunk = end_chunk if i > bound else start_chunk
         video = facts(chunk)
         if video is None:
-            raise SpanOutsideVideo(f"{source.chunk_file(chunk)} does not exist")
+            raise SpanOutsideVideoError(f"{source.chunk_file(chunk)} does not exist")
         places.append((chunk, min(i % per_chunk, video.num_frames) + source.seek_offset))
     return places
 
@@ -254,7 +256,7 @@ def _shift(frame: int, video: VideoFacts, source: VideoSource) -> int:
 def _first_chunk(source: VideoSource, span: Span, chunk: int, facts: ChunkFacts) -> VideoFacts:
     video = facts(chunk)
     if video is None:
-        raise SpanOutsideVideo(
+        raise SpanOutsideVideoError(
             f"{source.chunk_file(chunk)} does not exist, the clip starts at {span.start_sec:g} s"
         )
     return video

@@ -168,7 +168,8 @@ def _wheel_vocabulary() -> Path:
     spec = importlib.util.find_spec("open_clip")
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
-            f"no vocabulary: install open_clip_torch or set tokenizer.vocabulary to {_VOCABULARY_FILE}"
+            "no vocabulary: install open_clip_torch or set tokenizer.vocabulary to "
+            f"{_VOCABULARY_FILE}"
         )
     return Path(spec.origin).parent / _VOCABULARY_FILE
 
@@ -202,8 +203,8 @@ def load_hf_tokenizer(config: HFTokenizerConfig) -> HFTokenizer:
     """
     if not config.folder.is_dir():
         raise FileNotFoundError(
-            f"tokenizer folder {config.folder} does not exist; put tokenizer.json (or vocab.txt) and "
-            "tokenizer_config.json of the text model there"
+            f"tokenizer folder {config.folder} does not exist; put tokenizer.json (or vocab.txt) "
+            "and tokenizer_config.json of the text model there"
         )
     # loading processes are forked after the first use, where its own threads would warn and stop
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 class TimeLimit:
     """Runs calls on a second thread and leaves the thread behind when one does not return.
 
-    The decoders release the interpreter lock, so the caller goes on while a hung call stays hung; its
-    thread is a daemon and ends with the process. The thread starts with the first call in a process,
-    so an object of this class may be copied into loading processes by fork.
+    The decoders release the interpreter lock, so the caller goes on while a hung call stays hung;
+    its thread is a daemon and ends with the process. The thread starts with the first call in a
+    process, so an object of this class may be copied into loading processes by fork.
     """
 
     def __init__(self, limit_sec: float) -> None:
@@ -29,7 +29,7 @@ class TimeLimit:
         """The call's result.
 
         Raises:
-            TimeoutError: The limit passed first. What the call was working on must not be used again.
+            TimeoutError: The limit passed first. What the call works on must not be used again.
         """
         if self._calls is None or self._process != os.getpid():
             self._calls, self._process = SimpleQueue(), os.getpid()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torchcodec.decoders import VideoDecoder
+from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
 
 from egovl.data.decode import DecodeError
 

@@ -1,8 +1,8 @@
 """Crops, resizes and normalisation of clips.
 
 Frames come as ``[T, H, W, C]`` 0..255, uint8 or float32, and leave as ``[C, T, H, W]`` of the same
-type: float32 is the published path, uint8 the fast one (within one grey level). Resizing is bilinear
-without antialiasing unless asked, as the released models were trained (torchvision before 0.17).
+type: float32 is the published path, uint8 the fast one (within one grey level). Resizing is
+bilinear without antialiasing unless asked, as the released models were trained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 _CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "clip": ((122.7709383, 116.7460125, 104.09373615), _CLIP_STD),
-    # LaViLa's red mean is a typing error that all its released models need (parity: lavila transforms)
+    # LaViLa's red mean is a typing error that its released models need (parity: lavila transforms)
     "clip_legacy": ((108.3272985, 116.7460125, 104.09373615), _CLIP_STD),
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
@@ -102,7 +102,7 @@ def center_crop(video_CTHW: Tensor, size: int) -> Tensor:
 def eval_crop(
     frames_THWC: Tensor, size: int, *, resize: int | None = None, antialias: bool = False
 ) -> Tensor:
-    """Evaluation view, ``[C, T, size, size]``: short side to ``resize``, middle square, then ``size``.
+    """Short side to ``resize``, middle square of it, then to ``size``: ``[C, T, size, size]``.
 
     LaViLa: ``resize`` is ``size``. EgoVLP: 256, then 224.
     """
@@ -119,7 +119,7 @@ def temporal_views(video_CTHW: Tensor, frames_per_clip: int, stride: int) -> lis
 
 
 def spatial_views(video_CTHW: Tensor, size: int, num_crops: int) -> list[Tensor]:
-    """Square views along the long side: 1 (middle), 3 (first end, middle, last end), 6 (3 and mirrored).
+    """Square views along the long side: 1 (middle), 3 (both ends and middle), 6 (3 and mirrored).
 
     Raises:
         ValueError: Another number, or a picture smaller than ``size``.

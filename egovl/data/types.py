@@ -1,16 +1,17 @@
-"""What flows from annotations to a batch: where frames come from, what a sample says, what a step gets.
+"""What flows from annotations to a batch: where frames come from, what a sample says.
 
-Shapes: ``B`` samples, ``K`` clips per sample, ``C`` channels, ``T`` frames, ``H W`` pixels, ``L`` tokens.
+Shapes: ``B`` samples, ``K`` clips each, ``C`` channels, ``T`` frames, ``H W`` pixels, ``L`` tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -88,13 +89,12 @@ class Sample:
 
 
 class ClipDataset(Protocol):
-    """Annotations of clips. Every dataset class fulfils this.
-
-    ``label_sizes`` names the labels that are lists of class ids and become 0/1 rows of that width.
-    """
+    """Annotations of clips. Every dataset class fulfils this."""
 
     @property
-    def label_sizes(self) -> Mapping[str, int]: ...
+    def label_sizes(self) -> Mapping[str, int]:
+        """Number of classes of each label that is a list of class ids."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -102,6 +102,29 @@ class ClipDataset(Protocol):
 
     def chunk_of(self, index: int) -> Hashable:
         """Which file a sample is read from; samples of one chunk are read close together."""
+        ...
+
+
+@runtime_checkable
+class NumbersChunks(Protocol):
+    """A dataset large enough to state the chunks of all samples at once."""
+
+    def chunk_numbers(self) -> np.ndarray:
+        """``[N]`` int64, equal for samples of one chunk."""
+        ...
+
+
+@runtime_checkable
+class HasPartners(Protocol):
+    """A dataset that may add a second sample, chosen at random, to each one of a training batch."""
+
+    @property
+    def has_partners(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def partner(self, index: int, draw: Callable[[int, int], int]) -> int:
+        """The added sample; ``draw(low, high)`` gives an integer of the closed range."""
         ...
 
 

@@ -41,9 +41,11 @@ class EgoClip:
             labels={"verb": verbs, "noun": nouns},
         )
 
-    def chunk_of(self, index: int) -> int:
-        """Number of the file that holds the beginning of a clip."""
-        return int(self.chunk_numbers()[index])
+    def chunk_of(self, index: int) -> tuple[int, int]:
+        """Video and chunk in which a clip begins."""
+        seconds = self._config.seconds_per_chunk()
+        chunk = 0 if seconds is None else int(self._table.start_sec[index] // seconds)
+        return int(self._table.video[index]), chunk
 
     def chunk_numbers(self) -> np.ndarray:
         """``[N]`` int64, equal for clips that begin in the same file."""

@@ -1,7 +1,7 @@
 """The EgoClip table, packed: numpy columns and one text blob, memory mapped from a cache folder.
 
-3.8 million rows parse once; afterwards every process of a node maps the same pages. The packed copy is
-named after the size and time of the annotation file, so a changed file is parsed again.
+3.8 million rows parse once; afterwards every process of a node maps the same pages. The packed copy
+is named after the size and time of the annotation file, so a changed file is parsed again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,24 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 COLUMNS = (
-    "clip_idx video_uid video_dur narration_source narration_ind narration_time "
-    "clip_start clip_end clip_text tag_verb tag_noun"
-).split()
+    "clip_idx",
+    "video_uid",
+    "video_dur",
+    "narration_source",
+    "narration_ind",
+    "narration_time",
+    "clip_start",
+    "clip_end",
+    "clip_text",
+    "tag_verb",
+    "tag_noun",
+)
 NUM_VERBS, NUM_NOUNS = 118, 582
 _FORMAT = 1  # of the packed copy
 _INTEGER_LIST = re.compile(r"\[\s*(\d+\s*(,\s*\d+\s*)*,?\s*)?\]")
 
 
-class BadRow(ValueError):
+class BadRowError(ValueError):
     """A row that cannot be read; the message names file and line."""
 
 
@@ -101,7 +110,7 @@ def load_table(
 
     Raises:
         FileNotFoundError: No such file.
-        BadRow: A row cannot be read, and bad rows are not skipped.
+        BadRowError: A row cannot be read, and bad rows are not skipped.
         ValueError: The file has no rows or lacks a column.
     """
     if not path.is_file():
@@ -178,7 +187,9 @@ class _Builder:
     def columns(self) -> dict[str, np.ndarray]:
         uids = [uid.encode("utf-8") for uid in self.uids]
         blobs = {"text_bytes": bytes(self.text_bytes), "uid_bytes": b"".join(uids)}
-        columns = {name: np.frombuffer(blob, dtype=np.uint8) for name, blob in blobs.items()}
+        columns: dict[str, np.ndarray] = {
+            name: np.frombuffer(blob, dtype=np.uint8) for name, blob in blobs.items()
+        }
         columns["uid_ends"] = np.cumsum([len(uid) for uid in uids], dtype=np.int64)
         for name, value in vars(self).items():
             if isinstance(value, array):
@@ -209,7 +220,9 @@ def _parse(path: Path, on_bad_row: str) -> dict[str, np.ndarray]:
             except ValueError as error:
                 message = f"{path}, line {rows.line_num}: {error}"
                 if on_bad_row == "raise":
-                    raise BadRow(f"{message}; correct it or set dataset.on_bad_row=skip") from error
+                    raise BadRowError(
+                        f"{message}; correct it or set dataset.on_bad_row=skip"
+                    ) from error
                 num_bad += 1
                 first_bad = first_bad or message
     if num_bad:

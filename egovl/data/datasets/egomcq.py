@@ -16,7 +16,7 @@ INTER_VIDEO, INTRA_VIDEO = 1, 2
 
 
 class EgoMCQ:
-    """Clips of the choices, the query as text, labels ``answer`` and ``type`` (1 inter, 2 intra video).
+    """Clips of the choices, the query as text, labels ``answer`` and ``type`` (1 inter, 2 intra).
 
     Raises:
         FileNotFoundError: The questions or the video folder are missing.
@@ -35,8 +35,8 @@ class EgoMCQ:
         for question in parsed:
             if len(question.spans) != first:
                 raise ValueError(
-                    f"{config.annotations}, question {question.key}: {len(question.spans)} choices, "
-                    f"the first question has {first}"
+                    f"{config.annotations}, question {question.key}: "
+                    f"{len(question.spans)} choices, the first question has {first}"
                 )
         self._video = np.array(
             [[uids.setdefault(uid, len(uids)) for uid in q.uids] for q in parsed], dtype=np.int32
