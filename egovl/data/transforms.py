@@ -119,7 +119,9 @@ def temporal_views(video_CTHW: Tensor, frames_per_clip: int, stride: int) -> lis
 
 
 def spatial_views(video_CTHW: Tensor, size: int, num_crops: int) -> list[Tensor]:
-    """Square views along the long side: 1 (middle), 3 (both ends and middle), 6 (3 and mirrored).
+    """Square views along the long side: 1 (middle), 3 (both ends and middle).
+
+    6 are those three and the three of the mirrored video, which begin at its other end.
 
     Raises:
         ValueError: Another number, or a picture smaller than ``size``.
@@ -135,8 +137,8 @@ def spatial_views(video_CTHW: Tensor, size: int, num_crops: int) -> list[Tensor]
     else:
         corners = [(middle_top, 0), (middle_top, middle_left), (middle_top, width - size)]
     chosen = corners[1:2] if num_crops == 1 else corners
-    views = [video_CTHW[..., t : t + size, x : x + size] for t, x in chosen]
-    return views + [view.flip(-1) for view in views] if num_crops == 6 else views
+    videos = (video_CTHW, video_CTHW.flip(-1)) if num_crops == 6 else (video_CTHW,)
+    return [video[..., t : t + size, x : x + size] for video in videos for t, x in chosen]
 
 
 def multi_views(

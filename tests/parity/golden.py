@@ -90,7 +90,7 @@ class GoldenCase:
 
     def raises(self, label: str, call: Callable[[], object]) -> None:
         """Assert that ``call`` refuses its input, as the published code does, with a message."""
-        with pytest.raises(Exception) as caught:  # noqa: B017, PT011 - any type with a message
+        with pytest.raises(Exception) as caught:
             call()
         assert str(caught.value), f"{self.name} {label}: raised without a message"
         self.checked.append(label)
@@ -109,7 +109,9 @@ def plain(value: object) -> object:
 
 def _array(value: object) -> np.ndarray:
     if isinstance(value, Tensor):
-        return value.detach().to(torch.float64 if value.is_floating_point() else value.dtype).numpy()
+        return (
+            value.detach().to(torch.float64 if value.is_floating_point() else value.dtype).numpy()
+        )
     return np.asarray(value)
 
 
