@@ -1,0 +1,122 @@
+"""Frames of clips: places from the sampling rule, pixels from open readers.
+
+Clips that lie in one file are decoded together in one pass over their sorted frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from egovl.data.configs import LoaderConfig
+from egovl.data.decode import DecodeError, DecodeTimeoutError
+from egovl.data.reader_cache import ReaderCache
+from egovl.data.sampling import (
+    DrawInteger,
+    Place,
+    SpanOutsideVideoError,
+    VideoFacts,
+    place_range_frames,
+    place_segment_frames,
+)
+from egovl.data.types import ClipRef
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRequest:
+    """A clip and the source of its random frame choice; None chooses as in evaluation."""
+
+    clip: ClipRef
+    draw: DrawInteger | None
+
+
+Frames = np.ndarray  # [T, H, W, 3] uint8
+
+
+class ClipReader:
+    """Reads clips by the rule of a `LoaderConfig`. One per process."""
+
+    def __init__(self, config: LoaderConfig) -> None:
+        self._config = config
+        self.readers = ReaderCache(config.backend, config.open_readers, config.decode_timeout_sec)
+
+    def read(self, requests: Sequence[ClipRequest]) -> list[Frames | DecodeError]:
+        """Frames of each clip, ``[T, H, W, 3]`` uint8, or why it has none."""
+        results: list[Frames | DecodeError | None] = [None] * len(requests)
+        groups: dict[Path, list[int]] = {}
+        for row, request in enumerate(requests):
+            video = request.clip.video
+            file = video.chunk_file(video.chunk_of(request.clip.span.start_sec))
+            groups.setdefault(file, []).append(row)
+        for rows in groups.values():
+            planned: list[tuple[int, ClipRef, list[tuple[Path, int]]]] = []
+            for row in rows:
+                try:
+                    planned.append((row, requests[row].clip, self._plan(requests[row])))
+                except DecodeError as error:
+                    results[row] = error
+            for (row, _, _), frames in zip(planned, self._decode(planned), strict=True):
+                results[row] = frames
+        return [result for result in results if result is not None]
+
+    def _plan(self, request: ClipRequest) -> list[tuple[Path, int]]:
+        """File and frame number of each frame of a clip."""
+        clip, config = request.clip, self._config
+
+        def facts(chunk: int) -> VideoFacts | None:
+            path = clip.video.chunk_file(chunk)
+            return self.readers.facts(path) if path.exists() else None
+
+        try:
+            places: list[Place]
+            if config.sampling == "segment":
+                places = place_segment_frames(
+                    clip.video, clip.span, config.num_frames, facts, request.draw
+                )
+            else:
+                places = place_range_frames(
+                    clip.video,
+                    clip.span,
+                    config.num_frames,
+                    facts,
+                    request.draw,
+                    legacy=config.legacy_ranges,
+                )
+        except DecodeError as error:
+            raise _named(error, clip) from error
+        except (SpanOutsideVideoError, IndexError, ValueError) as error:
+            first = clip.video.chunk_file(clip.video.chunk_of(clip.span.start_sec))
+            raise DecodeError(first, clip.span, str(error)) from error
+        # a seek before the first frame gives the first frame, as in the published reader
+        return [(clip.video.chunk_file(chunk), max(frame, 0)) for chunk, frame in places]
+
+    def _decode(
+        self, planned: list[tuple[int, ClipRef, list[tuple[Path, int]]]]
+    ) -> list[Frames | DecodeError]:
+        """Frames of clips of one file; a damaged clip does not take its neighbours along."""
+        try:
+            pixels = self._pixels([place for _, _, places in planned for place in places])
+        except DecodeError as error:
+            if len(planned) == 1 or isinstance(error, DecodeTimeoutError):
+                return [_named(error, clip) for _, clip, _ in planned]
+            return [self._decode([one])[0] for one in planned]
+        return [np.stack([pixels[place] for place in places]) for _, _, places in planned]
+
+    def _pixels(self, places: Sequence[tuple[Path, int]]) -> dict[tuple[Path, int], np.ndarray]:
+        wanted: dict[Path, set[int]] = {}
+        for path, frame in places:
+            wanted.setdefault(path, set()).add(frame)
+        pixels = {}
+        for path, frames in wanted.items():
+            numbers = sorted(frames)
+            for number, picture in zip(numbers, self.readers.read(path, numbers), strict=True):
+                pixels[path, number] = picture
+        return pixels
+
+
+def _named(error: DecodeError, clip: ClipRef) -> DecodeError:
+    """The same error with the span that was asked for."""
+    return type(error)(error.path, clip.span, error.reason)

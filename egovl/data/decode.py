@@ -1,0 +1,118 @@
+"""Pixels from video files behind one seam: a `VideoReader` per file, equal pixels everywhere.
+
+Frames are uint8 ``[N, H, W, 3]``, RGB, turned upright when the file carries a rotation.
+PyAV comes first: its wheel brings FFmpeg and it needs no thread hand-over per frame, which makes it
+several times faster than decord on small prepared chunks (`make bench`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from egovl.data.types import Span
+
+
+class DecodeError(RuntimeError):
+    """A clip that cannot be read: file, span if known, and why."""
+
+    def __init__(self, path: Path | str, span: Span | None, reason: str) -> None:
+        self.path = Path(path)
+        self.span = span
+        self.reason = reason
+        where = "" if span is None else f" at {span.start_sec:.3f} .. {span.end_sec:.3f} s"
+        super().__init__(f"cannot decode {path}{where}: {reason}")
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, Span | None, str]]:
+        return DecodeError, (self.path, self.span, self.reason)
+
+
+class DecodeTimeoutError(DecodeError):
+    """The file did not answer within the time limit."""
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, Span | None, str]]:
+        return DecodeTimeoutError, (self.path, self.span, self.reason)
+
+
+class VideoReader(Protocol):
+    """One open file."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in the file."""
+        ...
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second."""
+        ...
+
+    def read(self, frames: Sequence[int]) -> np.ndarray:
+        """Frames of an increasing list of numbers, uint8 ``[N, H, W, 3]``.
+
+        Raises:
+            DecodeError: A frame is damaged or missing.
+        """
+        ...
+
+
+def _open_pyav(path: Path) -> VideoReader:
+    from egovl.data.pyav_reader import PyAVReader
+
+    return PyAVReader(path)
+
+
+def _open_decord(path: Path) -> VideoReader:
+    from egovl.data.decord_reader import DecordReader
+
+    return DecordReader(path)
+
+
+def _open_torchcodec(path: Path) -> VideoReader:
+    from egovl.data.torchcodec_reader import TorchCodecReader
+
+    return TorchCodecReader(path)
+
+
+_BACKENDS: dict[str, tuple[str, Callable[[Path], VideoReader]]] = {
+    "pyav": ("av", _open_pyav),
+    "decord": ("decord", _open_decord),
+    "torchcodec": ("torchcodec", _open_torchcodec),
+}
+
+
+def available_backends() -> list[str]:
+    """Back ends whose package is installed, the preferred one first."""
+    return [name for name, (package, _) in _BACKENDS.items() if importlib.util.find_spec(package)]
+
+
+def choose_backend(name: str) -> str:
+    """The back end to use for a config value.
+
+    Raises:
+        ValueError: Unknown or not installed.
+    """
+    available = available_backends()
+    if name == "auto" and available:
+        return available[0]
+    if name not in available:
+        raise ValueError(
+            f"decoder back end {name!r} is not installed; installed: {available}, "
+            f"known: {sorted(_BACKENDS)}"
+        )
+    return name
+
+
+def open_reader(path: Path, backend: str = "auto") -> VideoReader:
+    """Open a file.
+
+    Raises:
+        DecodeError: Missing, not a video, or damaged.
+    """
+    if not path.exists():
+        raise DecodeError(path, None, "no such file")
+    return _BACKENDS[choose_backend(backend)][1](path)

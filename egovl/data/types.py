@@ -1,0 +1,175 @@
+"""What flows from annotations to a batch: where frames come from, what a sample says.
+
+Shapes: ``B`` samples, ``K`` clips each, ``C`` channels, ``T`` frames, ``H W`` pixels, ``L`` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+Label = int | float | Sequence[int] | Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of video time in seconds, ``0 <= start_sec < end_sec``."""
+
+    start_sec: float
+    end_sec: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_sec < self.end_sec:
+            raise ValueError(
+                f"span {self.start_sec} .. {self.end_sec} s: needs 0 <= start < end; "
+                "correct or drop the annotation row"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSource:
+    """One video, as a whole file or as a folder of chunks of ``chunk_sec`` seconds.
+
+    Attributes:
+        path: The file, or the folder that holds the chunks.
+        chunk_sec: Length of a chunk; None for a whole file.
+        chunk_names: ``index``: ``0.mp4, 1.mp4`` (EgoVLP); ``start``: ``0.mp4, 300.mp4`` (LaViLa).
+        fps: Rate that turns seconds into frame numbers; None reads it from the file.
+        seek_offset: Added to every frame number before reading. EgoVLP's published numbers were
+            produced with -1 (parity: egovlp ``frame_sampling``).
+        legacy_boundary: EgoVLP reads a frame that lies exactly on a chunk boundary from the
+            beginning of the first chunk.
+        legacy_outside: LaViLa and EgoVLP repeat the last frame for a span behind the video's end,
+            LaViLa wraps a clip over more than two chunks; off, both are handled or refused.
+    """
+
+    path: Path
+    chunk_sec: float | None = None
+    chunk_names: Literal["index", "start"] = "index"
+    fps: float | None = 30.0
+    seek_offset: int = 0
+    legacy_boundary: bool = False
+    legacy_outside: bool = False
+
+    def chunk_of(self, time_sec: float) -> int:
+        """Number of the chunk that holds this time; 0 for a whole file."""
+        return 0 if self.chunk_sec is None else int(time_sec // self.chunk_sec)
+
+    def chunk_file(self, chunk: int) -> Path:
+        """Path of a chunk, which need not exist."""
+        if self.chunk_sec is None:
+            return self.path
+        name = chunk if self.chunk_names == "index" else round(chunk * self.chunk_sec)
+        return self.path / f"{name}.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRef:
+    """Where the frames of one clip come from."""
+
+    video: VideoSource
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a dataset returns: references and words, no pixels and no tokens."""
+
+    index: int
+    clips: tuple[ClipRef, ...]
+    texts: tuple[str, ...]
+    labels: Mapping[str, Label]
+
+
+class ClipDataset(Protocol):
+    """Annotations of clips. Every dataset class fulfils this."""
+
+    @property
+    def label_sizes(self) -> Mapping[str, int]:
+        """Number of classes of each label that is a list of class ids."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def chunk_of(self, index: int) -> Hashable:
+        """Which file a sample is read from; samples of one chunk are read close together."""
+        ...
+
+
+@runtime_checkable
+class NumbersChunks(Protocol):
+    """A dataset large enough to state the chunks of all samples at once."""
+
+    def chunk_numbers(self) -> np.ndarray:
+        """``[N]`` int64, equal for samples of one chunk."""
+        ...
+
+
+@runtime_checkable
+class HasPartners(Protocol):
+    """A dataset that may add a second sample, chosen at random, to each one of a training batch."""
+
+    @property
+    def has_partners(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def partner(self, index: int, draw: Callable[[int, int], int]) -> int:
+        """The added sample; ``draw(low, high)`` gives an integer of the closed range."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a step gets. Rows follow ``index``.
+
+    Attributes:
+        index: ``[B]`` int64, row of the dataset.
+        video: ``[B, K, C, T, H, W]`` uint8, or float32 0..255 on the float path.
+        tokens: ``[B, L]`` int64.
+        token_mask: ``[B, L]`` bool, True where a token stands.
+        labels: Each ``[B]`` or ``[B, size]``.
+    """
+
+    index: Tensor
+    video: Tensor | None
+    tokens: Tensor | None
+    token_mask: Tensor | None
+    labels: dict[str, Tensor]
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """Copy to a device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+
+        return Batch(
+            index=self.index.to(device, non_blocking=non_blocking),
+            video=move(self.video),
+            tokens=move(self.tokens),
+            token_mask=move(self.token_mask),
+            labels={k: v.to(device, non_blocking=non_blocking) for k, v in self.labels.items()},
+        )
+
+    def pin_memory(self) -> Batch:
+        """Copy to page-locked memory, from which a copy to the device can overlap with compute."""
+
+        def pin(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.pin_memory()
+
+        return Batch(
+            index=self.index.pin_memory(),
+            video=pin(self.video),
+            tokens=pin(self.tokens),
+            token_mask=pin(self.token_mask),
+            labels={k: v.pin_memory() for k, v in self.labels.items()},
+        )
