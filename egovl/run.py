@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -11,16 +10,16 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from egovl import config as configuration
 from egovl import dist
-from egovl.convert.initialize import load_initial
+from egovl.convert.initialize import load_released
 from egovl.data.loader import build_eval_loader, build_train_loader
-from egovl.engine.checkpoint import committed, load_into
+from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit
 from egovl.engine.evaluator import Evaluation, evaluate
 from egovl.engine.folder import (
     ATTEMPT_VARIABLE,
@@ -32,6 +31,7 @@ from egovl.engine.folder import (
 )
 from egovl.engine.signals import StopRequest
 from egovl.engine.trainer import FitResult, Trainer, TrainPlan
+from egovl.models.dual_encoder import DualEncoder
 from egovl.recipe import Recipe, StageConfig
 
 logger = logging.getLogger(__name__)
@@ -77,8 +77,7 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
     _set_precision(recipe)
     model: nn.Module = recipe.model.build()
     dataset = stage.dataset.build()
-    if recipe.init is not None:
-        load_initial(model, recipe.init.origin, recipe.init.file)
+    _initialize(model, recipe)
     if dist.rank() == 0:
         count = sum(p.numel() for p in model.parameters())
         logger.info("%s: %.2f M parameters, %d samples", folder.path, count / 1e6, len(dataset))
@@ -113,10 +112,8 @@ def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitRes
     if not recipe.evaluate:
         raise ValueError("the recipe has no evaluate: section")
     model: nn.Module = recipe.model.build().to(device)
-    step = 0
-    if recipe.init is not None:
-        step = load_initial(model, recipe.init.origin, recipe.init.file)
-    elif dist.rank() == 0:
+    step = _initialize(model, recipe)
+    if recipe.init is None and dist.rank() == 0:
         logger.warning("no init: in the recipe: evaluating random weights")
     metrics: dict[str, float] = {}
     for evaluation in _evaluations(recipe, recipe.tokenizer.build()):
@@ -126,6 +123,45 @@ def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitRes
             shown = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
             logger.info("%s: %s", evaluation.name, shown)
     return FitResult("done", step, math.nan, metrics)
+
+
+def _initialize(model: nn.Module, recipe: Recipe) -> int:
+    """Load the recipe's ``init``; returns the step of a run of ours, else 0."""
+    if recipe.init is None:
+        return 0
+    if recipe.init.origin != "egovl":
+        load_released(cast(DualEncoder, model), recipe.init.origin, recipe.init.file)
+        return 0
+    file = recipe.init.file
+    if file.is_file():
+        return _load_export(model, file)
+    step = newest_checkpoint(file)
+    load_into(step, model, None)
+    return read_commit(step).step
+
+
+def _load_export(model: nn.Module, file: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as stored:
+        described = stored.metadata() or {}
+        model.load_state_dict({key: stored.get_tensor(key) for key in stored.keys()})  # noqa: SIM118
+    return int(described.get("step", 0))
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest whole checkpoint of a run folder, or the folder itself if it is a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if (folder / COMMIT).exists():
+        return folder
+    whole, damaged = committed(folder / "ckpt")
+    if not whole:
+        note = f": {'; '.join(damaged)}" if damaged else ""
+        raise FileNotFoundError(f"{folder / 'ckpt'} holds no whole checkpoint{note}")
+    return folder / "ckpt" / f"step-{whole[0]}"
 
 
 def _evaluations(recipe: Recipe, tokenizer: Any) -> list[Evaluation]:
@@ -222,13 +258,11 @@ def load_run(run_dir: Path, config_type: Callable[[Path], Recipe]) -> tuple[Reci
     file = run_dir / "config.yaml"
     if not file.exists():
         raise FileNotFoundError(f"{run_dir} is no run folder: it has no config.yaml")
-    whole, damaged = committed(run_dir / "ckpt")
-    if not whole:
-        raise FileNotFoundError(f"{run_dir / 'ckpt'} holds no whole checkpoint {damaged or ''}")
+    checkpoint = newest_checkpoint(run_dir)
     recipe = dataclasses.replace(config_type(file), init=None)
     model: nn.Module = recipe.model.build()
-    load_into(run_dir / "ckpt" / f"step-{whole[0]}", model, None)
-    return recipe, model, whole[0]
+    load_into(checkpoint, model, None)
+    return recipe, model, read_commit(checkpoint).step
 
 
 def export(run_dir: Path, out: Path, config_type: Callable[[Path], Recipe]) -> None:
@@ -243,8 +277,3 @@ def export(run_dir: Path, out: Path, config_type: Callable[[Path], Recipe]) -> N
     save_file(tensors, beside, metadata=described)
     shutil.move(beside, out)
     logger.info("%s: %d tensors of step %d", out, len(tensors), step)
-
-
-def read_result(run_dir: Path) -> dict[str, Any]:
-    """The result of a finished run."""
-    return json.loads((run_dir / "result.json").read_text())

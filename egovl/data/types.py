@@ -148,28 +148,21 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """Copy to a device."""
-
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
-
-        return Batch(
-            index=self.index.to(device, non_blocking=non_blocking),
-            video=move(self.video),
-            tokens=move(self.tokens),
-            token_mask=move(self.token_mask),
-            labels={k: v.to(device, non_blocking=non_blocking) for k, v in self.labels.items()},
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory, from which a copy to the device can overlap with compute."""
+        return self._map(lambda tensor: tensor.pin_memory())
 
-        def pin(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.pin_memory()
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some rows, as views."""
+        return self._map(lambda tensor: tensor[rows])
 
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
-            index=self.index.pin_memory(),
-            video=pin(self.video),
-            tokens=pin(self.tokens),
-            token_mask=pin(self.token_mask),
-            labels={k: v.pin_memory() for k, v in self.labels.items()},
+            index=change(self.index),
+            video=None if self.video is None else change(self.video),
+            tokens=None if self.tokens is None else change(self.tokens),
+            token_mask=None if self.token_mask is None else change(self.token_mask),
+            labels={name: change(label) for name, label in self.labels.items()},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ class DeviceBatch(Protocol):
 
     index: Tensor
 
-    def to(self, device: object, non_blocking: bool = True) -> DeviceBatch:
+    def to(self, device: Any, non_blocking: bool = True) -> DeviceBatch:
         """The same batch on a device."""
         ...
 
@@ -28,13 +28,13 @@ class StepOutput:
     """A training step's loss (scalar, differentiable) and detached scalars to log beside it."""
 
     loss: Tensor
-    report: dict[str, Tensor] = field(default_factory=dict)
+    report: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class TrainTask(Protocol):
     """A thing to learn."""
 
-    def train_step(self, model: nn.Module, batch: DeviceBatch) -> StepOutput:
+    def train_step(self, model: nn.Module, batch: Any) -> StepOutput:
         """Forward and loss of this rank's part of a batch; the task gathers across ranks."""
         ...
 
@@ -46,7 +46,7 @@ class TrainTask(Protocol):
 class EvalTask(Protocol):
     """A thing to measure."""
 
-    def eval_step(self, model: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
+    def eval_step(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Rows (first dim B) to keep for scoring."""
         ...
 

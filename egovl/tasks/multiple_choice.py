@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from egovl.data.transforms import normalize_video
 from egovl.data.types import Batch
-from egovl.engine.task import DeviceBatch
 from egovl.metrics.choice import choice_accuracy
 from egovl.models.dual_encoder import DualEncoder
 from egovl.tasks.configs import MultipleChoiceConfig
@@ -23,9 +22,9 @@ class MultipleChoice:
     def __init__(self, config: MultipleChoiceConfig) -> None:
         self.config = config
 
-    def eval_step(self, model: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
+    def eval_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Scores of the K clips of B questions; video [B, K, C, T, H, W], one query a question."""
-        batch, encoder = cast(Batch, batch), cast(DualEncoder, model)
+        encoder = cast(DualEncoder, model)
         assert batch.video is not None and batch.tokens is not None
         video = normalize_video(batch.video.flatten(0, 1), self.config.normalization)
         choice_BKD = encoder.encode_video(video).float().unflatten(0, batch.video.shape[:2])

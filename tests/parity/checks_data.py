@@ -1,8 +1,8 @@
 """Parity of the data side: frame choice, crops, table rows.
 
 Left out here, by name, until their parts exist: lavila ``sampling`` block ``datasets`` (row readers
-of EK-100, Charades-Ego, EGTEA and Ego4D, with the dual-encoder work); egovlp ``frame_sampling`` blocks
-``oscc_sample_frames`` and the ``charades`` entries of ``readers``.
+of EK-100, Charades-Ego, EGTEA and Ego4D, with the dual-encoder work); egovlp ``frame_sampling``
+blocks ``oscc_sample_frames`` and the ``charades`` entries of ``readers``.
 """
 
 from __future__ import annotations

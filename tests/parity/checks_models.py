@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from egovl.engine.optim import param_groups
-from egovl.losses.contrastive import info_nce
-from egovl.losses.similarity import cosine_matrix
 from torch import Tensor, nn
 
 from egovl.convert import clip, egovlp, lavila
 from egovl.convert.keys import KeyMap
 from egovl.convert.load import load_published
 from egovl.convert.space_time import SPACE_TIME_KEYS, inflate_temporal
+from egovl.engine.optim import param_groups
+from egovl.losses.contrastive import info_nce
+from egovl.losses.similarity import cosine_matrix
 from egovl.models.configs import (
     TIMM_STYLE,
     DualEncoderConfig,
