@@ -71,6 +71,7 @@ class DualEncoder(nn.Module):
         return self.text_projection(self.text.forward_tokens(tokens_BL, token_mask_BL))
 
     def _finish(self, embed_BP: Tensor) -> Tensor:
+        embed_BP = embed_BP.float()  # lengths and similarities are float32 under autocast too
         return F.normalize(embed_BP, dim=-1) if self.config.normalize else embed_BP
 
 

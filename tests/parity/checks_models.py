@@ -65,21 +65,8 @@ def check_temporal_inflate(case: GoldenCase) -> None:
 def check_clip_inflate(case: GoldenCase) -> None:
     """OpenAI CLIP into the space-time tower: names and shapes, the tower, the ViT, the text."""
     state = case.group("weights/clip") or _weights(case)
-    sizes = case.json["clip"]
-    model = DualEncoder(
-        DualEncoderConfig(
-            video=_visual_config(case.json["visual"]),
-            text=TextTowerConfig(
-                vocab_size=sizes["vocab_size"],
-                context_length=sizes["context_length"],
-                width=sizes["text_width"],
-                heads=sizes["text_heads"],
-                depth=sizes["text_layers"],
-            ),
-            embed_dim=sizes["embed_dim"],
-            normalize=False,
-        )
-    ).eval()
+    config = _clip_dual_encoder_config(case.json["clip"] | {"visual": case.json["visual"]})
+    model = DualEncoder(replace(config, normalize=False)).eval()
     report = clip.load_dual_encoder(model, state)
     _check_clip_names(case, model, state, report.missing)
     values = _clip_values(case, model, state)

@@ -88,3 +88,12 @@ def test_a_distilbert_folder_gives_sizes_and_weights(tmp_path: Path) -> None:
 def test_a_missing_distilbert_folder_says_what_to_download(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"download distilbert-base-uncased"):
         HFTextConfig(folder=tmp_path / "none").build()
+
+
+def test_embeddings_are_float32_of_unit_length_under_autocast() -> None:
+    model = TINY.build()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(CLIPS, TOKENS)
+    assert out.video.dtype == out.text.dtype == torch.float32
+    torch.testing.assert_close(out.video.norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(out.video, model.encode_video(CLIPS), atol=0.03, rtol=0)
