@@ -126,7 +126,7 @@ def _clip_values(
         "vit_tokens_no_ln_post_no_cls": lambda: _before_norm(vit, frames(1))[:, 1:],
         "clip_text": lambda: model.encode_text(_given(text)),
         "clip_text_embed": lambda: F.normalize(model.encode_text(_given(text)), dim=-1),
-        "logit_scale": lambda: model.logit_scale.exp(),
+        "logit_scale": lambda: model.logit_scale.exp().squeeze(0),
     }
 
 
@@ -213,7 +213,7 @@ def _check_embeddings(case: GoldenCase, config: DualEncoderConfig) -> None:
         forward = {
             "image_embed": lambda m: m.encode_video(_given(video)),
             "text_embed": lambda m: m.encode_text(_given(text), mask),
-            "logit_scale": lambda m: m.logit_scale.exp(),
+            "logit_scale": lambda m: m.logit_scale.exp().squeeze(0),
             "visual": lambda m: m.video(_given(video)),
             "text_last_hidden": lambda m: m.text.forward_tokens(_given(text), mask),
         }.get(kind)

@@ -97,3 +97,8 @@ def test_embeddings_are_float32_of_unit_length_under_autocast() -> None:
     assert out.video.dtype == out.text.dtype == torch.float32
     torch.testing.assert_close(out.video.norm(dim=-1), torch.ones(3))
     torch.testing.assert_close(out.video, model.encode_video(CLIPS), atol=0.03, rtol=0)
+
+
+def test_no_parameter_is_a_scalar_so_that_fsdp_can_shard_the_model() -> None:
+    model = replace(TINY, video=replace(VIDEO, gated_time=True)).build()
+    assert [name for name, param in model.named_parameters() if param.dim() == 0] == []
