@@ -53,7 +53,7 @@ PROJECTION_KEYS = KeyMap(
     [
         Rename("visual.proj", "video_projection.weight", "transpose"),
         Rename("text_projection", "text_projection.weight", "transpose"),
-        Rename("logit_scale", "logit_scale"),
+        Rename("logit_scale", "logit_scale", "scalar"),
     ]
 )
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-Layout = Literal["same", "transpose", "leading_ones"]
+Layout = Literal["same", "transpose", "leading_ones", "scalar"]
 
 _Rule = tuple[re.Pattern[str], str, Layout]
 
@@ -21,8 +21,8 @@ class Rename:
     """One line of a map.
 
     In both names `{i}` stands for a number, `{leaf}` for weight or bias, `{rest}` for anything.
-    `layout` says how the published tensor differs from ours: it is `transpose`d, or it lacks
-    our `leading_ones`, dimensions of size 1.
+    `layout` says how the published tensor differs from ours: it is `transpose`d, it lacks
+    our `leading_ones` (dimensions of size 1), or it is a `scalar` where ours has one element.
     """
 
     published: str
@@ -76,6 +76,8 @@ def apply_layout(tensor: Tensor, layout: Layout, dims: int) -> Tensor:
     """Bring a published tensor into our layout; `dims` is our number of dimensions."""
     if layout == "transpose":
         return tensor.t()
+    if layout == "scalar":
+        return tensor.reshape(1)
     if layout == "leading_ones":
         return tensor.reshape((1,) * (dims - tensor.dim()) + tuple(tensor.shape))
     return tensor
@@ -84,6 +86,7 @@ def apply_layout(tensor: Tensor, layout: Layout, dims: int) -> Tensor:
 _TO_PUBLISHED: dict[Layout, Callable[[Tensor], Tensor]] = {
     "same": lambda tensor: tensor,
     "transpose": lambda tensor: tensor.t(),
+    "scalar": lambda tensor: tensor.reshape(()),
     "leading_ones": lambda tensor: tensor.reshape(_without_leading_ones(tensor)),
 }
 

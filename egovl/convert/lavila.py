@@ -27,7 +27,7 @@ DUAL_ENCODER_KEYS = (
             Rename("text_projection", "text_projection.weight", "transpose"),
             Rename("image_projection.0.{leaf}", "video_projection.0.{leaf}"),
             Rename("text_projection.1.{leaf}", "text_projection.1.{leaf}"),
-            Rename("logit_scale", "logit_scale"),
+            Rename("logit_scale", "logit_scale", "scalar"),
         ]
     )
 )

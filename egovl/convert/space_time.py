@@ -32,7 +32,7 @@ SPACE_TIME_KEYS = KeyMap(
         Rename("blocks.{i}.norm3.{leaf}", "blocks.{i}.norm_time.{leaf}"),
         Rename("blocks.{i}.attn.{rest}", "blocks.{i}.attn_space.{rest}"),
         Rename("blocks.{i}.timeattn.{rest}", "blocks.{i}.attn_time.{rest}"),
-        Rename("blocks.{i}.alpha_timeattn", "blocks.{i}.time_gate"),
+        Rename("blocks.{i}.alpha_timeattn", "blocks.{i}.time_gate", "scalar"),
         Rename("blocks.{i}.mlp.{rest}", "blocks.{i}.mlp.{rest}"),
         Rename("norm.{leaf}", "norm.{leaf}"),
     ]

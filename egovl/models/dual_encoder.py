@@ -17,7 +17,7 @@ from egovl.models.configs import DualEncoderConfig, Projection
 
 @dataclass(slots=True)
 class DualEncoderOutput:
-    """Embeddings [B, P] of both sides and the factor their similarities are multiplied by."""
+    """Embeddings [B, P] of both sides and the scalar their similarities are multiplied by."""
 
     video: Tensor
     text: Tensor
@@ -38,8 +38,8 @@ class DualEncoder(nn.Module):
         self.text_projection = _build_projection(
             config.projection, self.text.width, config.embed_dim, relu_first=True
         )
-        # the logarithm is learned, as CLIP does
-        scale = torch.tensor(math.log(1 / config.temperature_init))
+        # the logarithm is learned, as CLIP does; one element, as FSDP2 cannot shard a scalar
+        scale = torch.tensor([math.log(1 / config.temperature_init)])
         self.logit_scale = nn.Parameter(scale, requires_grad=config.learn_temperature)
 
     def forward(
@@ -55,7 +55,7 @@ class DualEncoder(nn.Module):
         return DualEncoderOutput(
             video=self.encode_video(video_BCTHW),
             text=self.encode_text(tokens_BL, token_mask_BL),
-            logit_scale=self.logit_scale.exp(),
+            logit_scale=self.logit_scale.exp().squeeze(0),
         )
 
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
@@ -71,6 +71,7 @@ class DualEncoder(nn.Module):
         return self.text_projection(self.text.forward_tokens(tokens_BL, token_mask_BL))
 
     def _finish(self, embed_BP: Tensor) -> Tensor:
+        embed_BP = embed_BP.float()  # lengths and similarities are float32 under autocast too
         return F.normalize(embed_BP, dim=-1) if self.config.normalize else embed_BP
 
 

@@ -21,7 +21,7 @@ class Ratio:
 
 
 def report_ratio(
-    name: str, ours: Callable[[], object], baseline: Callable[[], object], rounds: int = 9
+    name: str, ours: Callable[[], object], baseline: Callable[[], object], rounds: int = 7
 ) -> Ratio:
     """Time both in turn, so that a busy machine slows both alike, and print the ratio.
 

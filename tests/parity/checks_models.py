@@ -65,21 +65,8 @@ def check_temporal_inflate(case: GoldenCase) -> None:
 def check_clip_inflate(case: GoldenCase) -> None:
     """OpenAI CLIP into the space-time tower: names and shapes, the tower, the ViT, the text."""
     state = case.group("weights/clip") or _weights(case)
-    sizes = case.json["clip"]
-    model = DualEncoder(
-        DualEncoderConfig(
-            video=_visual_config(case.json["visual"]),
-            text=TextTowerConfig(
-                vocab_size=sizes["vocab_size"],
-                context_length=sizes["context_length"],
-                width=sizes["text_width"],
-                heads=sizes["text_heads"],
-                depth=sizes["text_layers"],
-            ),
-            embed_dim=sizes["embed_dim"],
-            normalize=False,
-        )
-    ).eval()
+    config = _clip_dual_encoder_config(case.json["clip"] | {"visual": case.json["visual"]})
+    model = DualEncoder(replace(config, normalize=False)).eval()
     report = clip.load_dual_encoder(model, state)
     _check_clip_names(case, model, state, report.missing)
     values = _clip_values(case, model, state)
@@ -139,7 +126,7 @@ def _clip_values(
         "vit_tokens_no_ln_post_no_cls": lambda: _before_norm(vit, frames(1))[:, 1:],
         "clip_text": lambda: model.encode_text(_given(text)),
         "clip_text_embed": lambda: F.normalize(model.encode_text(_given(text)), dim=-1),
-        "logit_scale": lambda: model.logit_scale.exp(),
+        "logit_scale": lambda: model.logit_scale.exp().squeeze(0),
     }
 
 
@@ -226,7 +213,7 @@ def _check_embeddings(case: GoldenCase, config: DualEncoderConfig) -> None:
         forward = {
             "image_embed": lambda m: m.encode_video(_given(video)),
             "text_embed": lambda m: m.encode_text(_given(text), mask),
-            "logit_scale": lambda m: m.logit_scale.exp(),
+            "logit_scale": lambda m: m.logit_scale.exp().squeeze(0),
             "visual": lambda m: m.video(_given(video)),
             "text_last_hidden": lambda m: m.text.forward_tokens(_given(text), mask),
         }.get(kind)

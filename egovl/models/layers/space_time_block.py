@@ -29,7 +29,8 @@ class SpaceTimeBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, eps=config.norm_eps)
         self.mlp = Mlp(width, int(width * config.mlp_ratio), config.activation)
         self.drop_path = DropPath(drop_path)
-        self.time_gate = nn.Parameter(torch.zeros(())) if config.gated_time else None
+        # one element, as FSDP2 cannot shard a scalar
+        self.time_gate = nn.Parameter(torch.zeros(1)) if config.gated_time else None
 
     def forward(self, x_BSD: Tensor, shape: ClipShape, cls_only: bool = False) -> Tensor:
         """Return all tokens [B, S, D], or CLS alone [B, 1, D] without computing the others."""

@@ -19,17 +19,23 @@ def test_a_map_reads_in_both_directions() -> None:
 
 def test_layouts_come_back_to_the_published_shape() -> None:
     keys = KeyMap(
-        [Rename("proj", "p.weight", "transpose"), Rename("cls", "cls_token", "leading_ones")]
+        [
+            Rename("proj", "p.weight", "transpose"),
+            Rename("cls", "cls_token", "leading_ones"),
+            Rename("s", "gate", "scalar"),
+        ]
     )
-    matrix, vector = torch.randn(2, 3), torch.randn(5)
+    matrix, vector, scalar = torch.randn(2, 3), torch.randn(5), torch.tensor(2.0)
     ours = {
         "p.weight": apply_layout(matrix, "transpose", 2),
         "cls_token": apply_layout(vector, "leading_ones", 3),
+        "gate": apply_layout(scalar, "scalar", 1),
     }
-    assert [tuple(t.shape) for t in ours.values()] == [(3, 2), (1, 1, 5)]
+    assert [tuple(t.shape) for t in ours.values()] == [(3, 2), (1, 1, 5), (1,)]
     published = keys.publish(ours)
     torch.testing.assert_close(published["proj"], matrix)
     torch.testing.assert_close(published["cls"], vector)
+    torch.testing.assert_close(published["s"], scalar)
 
 
 def test_a_name_without_a_published_one_is_refused() -> None:

@@ -88,3 +88,17 @@ def test_a_distilbert_folder_gives_sizes_and_weights(tmp_path: Path) -> None:
 def test_a_missing_distilbert_folder_says_what_to_download(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"download distilbert-base-uncased"):
         HFTextConfig(folder=tmp_path / "none").build()
+
+
+def test_embeddings_are_float32_of_unit_length_under_autocast() -> None:
+    model = TINY.build()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(CLIPS, TOKENS)
+    assert out.video.dtype == out.text.dtype == torch.float32
+    torch.testing.assert_close(out.video.norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(out.video, model.encode_video(CLIPS), atol=0.03, rtol=0)
+
+
+def test_no_parameter_is_a_scalar_so_that_fsdp_can_shard_the_model() -> None:
+    model = replace(TINY, video=replace(VIDEO, gated_time=True)).build()
+    assert [name for name, param in model.named_parameters() if param.dim() == 0] == []
