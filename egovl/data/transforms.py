@@ -8,6 +8,7 @@ bilinear without antialiasing unless asked, as the released models were trained.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -162,11 +163,14 @@ def normalize_video(video: Tensor, name: str, dtype: torch.dtype = torch.float32
     """
     if name not in NORMALIZATIONS:
         raise ValueError(f"normalisation {name!r} is unknown; known: {sorted(NORMALIZATIONS)}")
-    mean, std = (
-        torch.tensor(values, device=video.device).view(-1, 1, 1, 1)
-        for values in NORMALIZATIONS[name]
-    )
-    return ((video.float() - mean) / std).to(dtype)
+    return normalize_channels(video, *NORMALIZATIONS[name]).to(dtype)
+
+
+def normalize_channels(video: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(video - mean) / std`` per channel of ``[..., C, T, H, W]``, float32."""
+    shape, device = (-1, 1, 1, 1), video.device
+    means, deviations = (torch.tensor(v, device=device).view(shape) for v in (mean, std))
+    return (video.float() - means) / deviations
 
 
 def _resize(images_TCHW: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:

@@ -2,11 +2,12 @@
 
 Left out here, by name, until their parts exist: lavila ``sampling`` block ``datasets`` (row readers
 of EK-100, Charades-Ego, EGTEA and Ego4D, with the dual-encoder work); egovlp ``frame_sampling``
-blocks ``oscc_sample_frames`` and the ``charades`` entries of ``readers``.
+block ``oscc_sample_frames`` and the ``charades`` entries of ``readers``.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from egovl.data.configs import ChunkedVideoConfig, EgoClipConfig
 from egovl.data.sampling import (
+    Place,
     VideoFacts,
     place_range_frames,
     place_segment_frames,
@@ -28,8 +30,10 @@ from egovl.data.sampling import (
 )
 from egovl.data.transforms import (
     NORMALIZATIONS,
+    center_crop,
     eval_crop,
     multi_views,
+    normalize_channels,
     normalize_video,
     resize_short_side,
     resized_crop,
@@ -47,9 +51,11 @@ def check_sampling(case: GoldenCase) -> None:
         _check_segments(case, f"get_frame_ids[{i}]", entry, golden.get("jitter_np_seed"))
     videos = golden.get("fake_videos") or {}
     options = golden.get("video_loader_options") or {}
+    seed = golden.get("jitter_np_seed")
     for i, entry in enumerate(golden.get("video_loader_eval") or []):
         label = f"video_loader_eval[{i}]"
-        places, opened = _read_lavila(entry, videos, options)
+        draw = _numpy_draw(entry.get("jitter_np_seed", seed)) if options.get("jitter") else None
+        places, opened = _read_lavila(entry, videos, options, draw)
         case.exact(label, places, entry["frames_[videoid,frame]"])
         if "opened" in entry:
             assert opened <= set(entry["opened"]), f"{label}: opened {opened}"
@@ -80,7 +86,10 @@ def _numpy_draw(seed: int) -> Draw:
 
 
 def _read_lavila(
-    entry: Mapping[str, Any], videos: Mapping[str, Any], options: Mapping[str, Any]
+    entry: Mapping[str, Any],
+    videos: Mapping[str, Any],
+    options: Mapping[str, Any],
+    draw: Draw | None = None,
 ) -> tuple[list[list[int]], set[str]]:
     """``[video id, frame]`` of each frame and the files that were looked at and exist."""
     root, chunked = options.get("root", "R"), entry["chunk_len"] > 0
@@ -96,11 +105,10 @@ def _read_lavila(
         video = videos.get(str(source.chunk_file(chunk)))
         return None if video is None else VideoFacts(video["frames"], video["fps"])
 
-    end = entry["end"]
-    span = Span(entry["start"], 1e9 if end is None else end)
-    jitter = options.get("jitter", False)
-    assert not jitter, "a jittered reader needs a seed, which this family does not state"
-    places = place_segment_frames(source, span, entry["clip_length"], facts)
+    start, end = entry["start"], 1e9 if entry["end"] is None else entry["end"]
+    if chunked:  # the published chunked reader also takes a clip without length
+        end = max(end, math.nextafter(start, math.inf))
+    places = place_segment_frames(source, Span(start, end), entry["clip_length"], facts, draw)
     files = [str(source.chunk_file(chunk)) for chunk, _ in places]
     return (
         [[videos[file]["id"], frame] for file, (_, frame) in zip(files, places, strict=True)],
@@ -129,15 +137,17 @@ def check_transforms(case: GoldenCase) -> None:
 
 
 def _lavila_view(frames: Tensor, golden: Mapping[str, Any], antialias: bool) -> Tensor:
-    return eval_crop(frames, golden["crop"], resize=golden["resize"], antialias=antialias)
+    return center_crop(
+        resize_short_side(frames, golden["resize"], antialias=antialias), golden["crop"]
+    )
 
 
 def _normalize_as(video: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """Through the named set with these constants, which must exist."""
+    """Through the named set with these constants, if there is one."""
     for name, (known_mean, known_std) in NORMALIZATIONS.items():
         if np.allclose(known_mean, mean, atol=1e-4) and np.allclose(known_std, std, atol=1e-4):
             return normalize_video(video, name)
-    raise AssertionError(f"no normalisation with mean {mean} and std {std}")
+    return normalize_channels(video, mean, std)
 
 
 def _check_views(
@@ -201,7 +211,26 @@ def _check_egoclip_reader(
     case: GoldenCase, label: str, entry: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
     """Files, seconds, boundary, chosen indices and seek positions of one clip."""
-    assert options["sample"] == "uniform", "only the reader's uniform choice has golden values"
+    if "error" in entry:
+        case.raises(label, lambda: _read_egoclip(entry, options))
+        return
+    source, ids, places = _read_egoclip(entry, options)
+    start, end = max(entry["clip_start"], 0), max(entry["clip_end"], 0)
+    chunks = source.chunk_of(start), source.chunk_of(end)
+    case.exact(f"{label} files", [str(source.chunk_file(c)) for c in chunks], entry["files"])
+    case.close(f"{label} sec", [start, end], entry["sec"], "M")
+    bound_sec = options["chunk_sec"] * (chunks[0] + 1)
+    case.close(f"{label} bound_sec", bound_sec, entry["bound_sec"], "M")
+    case.exact(f"{label} index", ids, entry["returned_index"])
+    seeks = [[source.chunk_file(chunk).name, float(frame)] for chunk, frame in places]
+    case.exact(f"{label} seeks", seeks[: len(ids)], entry["seeks_set_pos"])
+    case.exact(f"{label} frames", len(places), entry["n_frames_returned"])
+
+
+def _read_egoclip(
+    entry: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[VideoSource, list[int], list[Place]]:
+    """The video, the chosen indices and the places of one clip."""
     config = ChunkedVideoConfig(
         video_root=Path(options["data_dir"]),
         chunk_sec=options["chunk_sec"],
@@ -211,25 +240,20 @@ def _check_egoclip_reader(
     )
     source = config.source(options["video_uid"])
     start, end = max(entry["clip_start"], 0), max(entry["clip_end"], 0)
-    chunks = source.chunk_of(start), source.chunk_of(end)
-    case.exact(f"{label} files", [str(source.chunk_file(c)) for c in chunks], entry["files"])
-    case.close(f"{label} sec", [start, end], entry["sec"], "M")
-    case.close(
-        f"{label} bound_sec", options["chunk_sec"] * (chunks[0] + 1), entry["bound_sec"], "M"
-    )
 
     def facts(chunk: int) -> VideoFacts | None:
         path = str(source.chunk_file(chunk))
         frames = entry["lens"].get(path, options["default_frame_count"])
         return VideoFacts(frames, options["default_fps"])
 
+    def draw() -> Draw | None:
+        seed = entry.get("seed", options.get("seed"))
+        return random.Random(seed).randint if options["sample"] == "rand" else None
+
     count = entry["num_frames"]
-    ids = range_frame_ids(int(30 * start), int(30 * end), count, legacy=True)
-    case.exact(f"{label} index", ids, entry["returned_index"])
-    places = place_range_frames(source, Span(start, end), count, facts, legacy=True)
-    seeks = [[source.chunk_file(chunk).name, float(frame)] for chunk, frame in places]
-    case.exact(f"{label} seeks", seeks[: len(ids)], entry["seeks_set_pos"])
-    case.exact(f"{label} frames", len(places), entry["n_frames_returned"])
+    ids = range_frame_ids(int(30 * start), int(30 * end), count, draw(), legacy=True)
+    span = Span(start, end)
+    return source, ids, place_range_frames(source, span, count, facts, draw(), legacy=True)
 
 
 def check_video_transforms(case: GoldenCase) -> None:
