@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+import jobs.metrics_cache
 from jobs.collect import STATES, RunRow, collect_runs, metric_names
+from jobs.metrics_cache import CACHE_NAME
+from jobs.metrics_file import RunMetrics
 from tests.jobs.run_folders import eval_line, make_run, train_line
 
 
@@ -119,3 +123,36 @@ def test_metric_names_are_those_of_all_runs(tmp_path: Path) -> None:
     make_run(tmp_path, "evaluate/b", metrics={"ek100_mir/map": 1})
     names = metric_names(collect_runs(tmp_path))
     assert names == ["egomcq/inter_video", "egomcq/intra_video", "ek100_mir/map"]
+
+
+def test_unchanged_metrics_are_not_read_again_and_changed_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path, "pretrain/a", [train_line(1, 2.0), eval_line(1, 5, 6)])
+    make_run(tmp_path, "pretrain/b", [train_line(1, 3.0)])
+    first = collect_runs(tmp_path)
+    read: list[Path] = []
+    original = jobs.metrics_cache.read_metrics
+
+    def note(path: Path) -> RunMetrics:
+        read.append(path)
+        return original(path)
+
+    monkeypatch.setattr(jobs.metrics_cache, "read_metrics", note)
+    again = collect_runs(tmp_path)
+    assert read == [] and [row.last for row in again] == [row.last for row in first]
+    assert [list(map(tuple, row.curves["loss"])) for row in again] == [
+        row.curves["loss"] for row in first
+    ]
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(train_line(2, 1.0)) + "\n")
+    assert {row.name: row.loss for row in collect_runs(tmp_path)} == {"a": 1.0, "b": 3.0}
+    assert read == [folder / "metrics.jsonl"]
+
+
+def test_a_damaged_cache_changes_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path, "pretrain/a", [train_line(1, 2.0)])
+    first = collect_runs(tmp_path)
+    for content in ("", "[]", '{"schema": 1}', '{"schema": 99, "entries": {}}'):
+        (tmp_path / CACHE_NAME).write_text(content)
+        assert collect_runs(tmp_path) == first

@@ -111,8 +111,5 @@ def test_numbers_are_short_and_honest() -> None:
 
 
 def test_shortened_names_keep_both_ends() -> None:
-    assert (
-        shorten("lavila_base-0a1b2c3d", 16) == "lavila_..1b2c3d"
-        or len(shorten("lavila_base-0a1b2c3d", 16)) == 16
-    )
+    assert shorten("lavila_base-0a1b2c3d", 16) == "lavila_..a1b2c3d"
     assert shorten("abcdefgh", 4) == "abcd" and shorten("abc", 16) == "abc"
