@@ -152,6 +152,8 @@ def slurm_conf_text(settings: Settings) -> str:
             "AccountingStorageType=accounting_storage/slurmdbd",
             "AccountingStorageHost=127.0.0.1",
             f"AccountingStoragePort={s.slurmdbd_port}",
+            # With a munge of our own, the "password" names its socket.
+            f"AccountingStoragePass={s.munge_socket}",
         ]
     else:
         lines.append("AccountingStorageType=accounting_storage/none")
