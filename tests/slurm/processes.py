@@ -70,7 +70,8 @@ class Daemon:
         """
         end = time.monotonic() + seconds
         while not is_ready():
-            if self.pid is None:
+            # Not `pid`: the environment, and so the mark, is unreadable for a moment during exec.
+            if not is_alive(int(self.pid_file.read_text())):
                 raise TestbedError(f"{self.name} ended at its start:\n{self.tail()}")
             if time.monotonic() > end:
                 raise TestbedError(f"{self.name} is not ready after {seconds} s:\n{self.tail()}")
@@ -129,16 +130,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def stop(pids: set[int], seconds: float) -> None:
-    """TERM to these, KILL to those still alive after `seconds`, and reap our own children."""
-    for pid in pids:
-        send(pid, signal.SIGTERM)
-    if not _wait_gone(pids, seconds):
-        kill(pids)
-
-
 def kill(pids: set[int]) -> None:
-    """KILL to these; return when they are gone.
+    """KILL to these, reap our own children; return when all are gone.
 
     Raises:
         TestbedError: one of them lives on.
