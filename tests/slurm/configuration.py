@@ -19,7 +19,7 @@ GRACE_SEC = 20
 GPUS_PER_NODE = 2
 CPUS_PER_NODE = 16
 MAX_ARRAY_SIZE = 51
-# A unix socket's path holds 107 characters, slurmstepd's socket takes `spool/node1/node1_<job>.<step>`.
+# A unix socket's path holds 107 characters; slurmstepd's is spool/node1/node1_<job>.<step>.
 LONGEST_FOLDER = 60
 
 

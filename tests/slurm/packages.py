@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.slurm.errors import TestbedError
+from tests.slurm.errors import UnavailableError
 
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 PACKAGES = ("munge", "slurm-wlm")
@@ -37,7 +37,7 @@ def ensure_packages(accounting: bool) -> None:
     """Install what is missing.
 
     Raises:
-        TestbedError: something is missing and cannot be installed here.
+        UnavailableError: something is missing and cannot be installed here.
     """
     missing = missing_programs(accounting)
     if not missing:
@@ -46,15 +46,17 @@ def ensure_packages(accounting: bool) -> None:
     need = f"Slurm's programs {', '.join(missing)} are missing"
     by_hand = f"apt-get install --no-install-recommends {' '.join(packages)}"
     if os.geteuid() != 0:
-        raise TestbedError(f"{need} and only root can install them; as root run: {by_hand}")
+        raise UnavailableError(f"{need} and only root can install them; as root run: {by_hand}")
     if find_program("apt-get") is None:
-        raise TestbedError(f"{need} and this is no Debian; install the like of: {by_hand}")
+        raise UnavailableError(f"{need} and this is no Debian; install the like of: {by_hand}")
     with _one_installer_at_a_time(), _services_kept_from_starting():
         _apt_get("update")
         _apt_get("install", "--yes", "--no-install-recommends", *packages)
     still = missing_programs(accounting)
     if still:
-        raise TestbedError(f"apt-get installed {' '.join(packages)}, yet {', '.join(still)} lack")
+        raise UnavailableError(
+            f"apt-get installed {' '.join(packages)}, yet {', '.join(still)} lack"
+        )
 
 
 @contextlib.contextmanager
@@ -89,5 +91,5 @@ def _apt_get(*arguments: str) -> None:
         # DPkg::Lock::Timeout does not cover the lock on the package lists.
         if "Could not get lock" not in done.stderr or time.monotonic() > end:
             tail = (done.stdout + done.stderr)[-1500:]
-            raise TestbedError(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
+            raise UnavailableError(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
         time.sleep(2)

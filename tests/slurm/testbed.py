@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tests.slurm import configuration, freezer, processes
 from tests.slurm.configuration import GPUS_PER_NODE, TRACKERS, Settings, find_ports
-from tests.slurm.errors import TestbedError
+from tests.slurm.errors import TestbedError, UnavailableError
 from tests.slurm.packages import ensure_packages, find_program
 from tests.slurm.processes import Daemon
 
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "testbed.json"
 NVIDIA_MAJOR = 195
+TITLE = "A real Slurm of a few nodes with fake GPUs on this machine, in one folder."
 
 
 class LocalSlurm:
@@ -121,11 +122,11 @@ class LocalSlurm:
 
     def _prepare_folder(self) -> None:
         s = self.settings
-        for name in ("etc", "log", "run", "state", "spool", "munge", "dev"):
-            s.path(name).mkdir(parents=True, exist_ok=True)
-            s.path(name).chmod(0o755)
-        s.folder.chmod(0o755)
+        s.folder.mkdir(parents=True, exist_ok=True)
+        # First of all: with it, `down` can clean up after a bring-up that was killed.
         s.path(STATE_FILE).write_text(s.to_json())
+        for name in ("etc", "log", "run", "state", "spool", "munge", "dev"):
+            s.path(name).mkdir()
         s.slurm_conf.write_text(configuration.slurm_conf_text(s))
         s.path("etc", "gres.conf").write_text(configuration.gres_conf_text(s))
         for number in range(GPUS_PER_NODE):
@@ -159,7 +160,10 @@ class LocalSlurm:
         database = self.daemon("mariadbd")
         command = [_program("mariadbd"), "--no-defaults", f"--datadir={data}", "--user=root"]
         command += [f"--socket={s.database_socket}", "--skip-networking", *small]
-        command += ["--innodb-flush-log-at-trx-commit=0", f"--pid-file={s.path('run')}/mariadbd.pid"]
+        command += [
+            "--innodb-flush-log-at-trx-commit=0",
+            f"--pid-file={s.path('run')}/mariadbd.pid",
+        ]
         database.start(command)
         database.wait_ready(s.database_socket.exists, 30.0)
         conf = s.path("etc", "slurmdbd.conf")
@@ -232,7 +236,7 @@ def bring_up(settings: Settings) -> tuple[LocalSlurm, bool]:
         return there, True
     ensure_packages(settings.accounting)
     if os.geteuid() != 0:
-        raise TestbedError("the local Slurm needs root (device files, slurmd); run as root")
+        raise UnavailableError("the local Slurm needs root (device files, slurmd); run as root")
     if there is not None:
         there.down()
     if folder.exists() and any(folder.iterdir()):
@@ -246,7 +250,7 @@ def bring_up(settings: Settings) -> tuple[LocalSlurm, bool]:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser(prog="tests.slurm.testbed", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="tests.slurm.testbed", description=TITLE)
     parser.add_argument("action", choices=("up", "down", "status", "env"))
     parser.add_argument("--folder", type=Path, default=Path("build/slurm"))
     parser.add_argument("--tracker", choices=TRACKERS, default="linuxproc")
