@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import tempfile
 from pathlib import Path
 
 from jobs.errors import SnapshotError
+from jobs.git import git_output
 from jobs.ignore import IgnoreRules
 
 _LIST = ("ls-files", "-z", "--others", "--exclude-standard")
-# A git hook that starts a launcher sets these for its own repository.
-_GIT_LOCAL = (
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"),
-    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
-)
 
 
 def scan_files(root: Path) -> dict[str, os.stat_result]:
@@ -50,26 +45,6 @@ def scan_files(root: Path) -> dict[str, os.stat_result]:
             elif os.path.exists(f"{root}/{path}/.git"):
                 pending.append(path + "/")
     return found
-
-
-def git_output(root: str | Path, *arguments: str) -> str | None:
-    """Return what `git <arguments>` prints in `root`; None where git is absent.
-
-    Raises:
-        SnapshotError: if git fails; the message is git's.
-    """
-    # In containers the tree often belongs to another user, which git refuses; what it guards
-    # against, code of the tree being run, is what a launcher is for.
-    command = ["git", "-c", "safe.directory=*", *arguments]
-    env = {name: value for name, value in os.environ.items() if name not in _GIT_LOCAL}
-    try:
-        done = subprocess.run(command, cwd=root, env=env, capture_output=True, check=True)
-    except FileNotFoundError:
-        return None
-    except subprocess.CalledProcessError as error:
-        message = os.fsdecode(error.stderr).strip()
-        raise SnapshotError(f"git {arguments[0]} failed in {root}: {message}") from error
-    return os.fsdecode(done.stdout)
 
 
 def _list_files(root: str) -> list[str]:
