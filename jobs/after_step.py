@@ -11,13 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-from jobs.agent import read_run
+from jobs.agent import read_spec
 from jobs.attempt import conclude
 from jobs.continuation import CONTINUED, Decision, continue_run, decide
 from jobs.errors import JobsError
 from jobs.node import NodeFacts, read_node_facts
 from jobs.run_folder import RunFolder, read_json
-from jobs.spec import JobSpec
 from jobs.stop import read_stop
 from jobs.verdict import read_verdict
 
@@ -44,16 +43,16 @@ def finish(run: RunFolder, token: str, node: NodeFacts, status: int) -> int:
     outcome = read_json(run.attempt(number).outcome_json)
     if outcome is None:
         logger.warning("attempt %d: no agent has concluded it, srun left with %d", number, status)
-        decision = conclude(run, number, node, token, _decide(run, number))
+        decision = conclude(run, number, node, token, _decide(run, number, token))
         return 1 if decision.state == "failed" else 0
     if outcome["state"] == "queued" and outcome["cause"] in CONTINUED:
         continue_run(run, number, node, token)  # does nothing where it is queued already
     return 1 if outcome["state"] == "failed" else 0
 
 
-def _decide(run: RunFolder, number: int) -> Decision:
+def _decide(run: RunFolder, number: int, token: str) -> Decision:
     attempt = run.attempt(number)
-    spec = JobSpec.from_json(read_run(run)["spec"])  # type: ignore[arg-type]
+    spec = read_spec(run, token)
     stop = read_stop(attempt.stop_json)
     verdict = read_verdict(run, attempt, spec.resources.world_size)
     return decide(run, number, stop.reason if stop else None, verdict)

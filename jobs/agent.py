@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.attempt import TICK_SEC, AttemptOnNode, Work
 from jobs.continuation import Decision
@@ -63,7 +63,7 @@ class NodeAgent:
             facts = read_run(run)
             work = Work(
                 run=run,
-                spec=JobSpec.from_json(facts["spec"]),
+                spec=read_spec(run, self.token),
                 snapshot=Path(self.snapshot),
                 home=str(facts["home"]),
                 token=self.token,
@@ -88,7 +88,7 @@ class NodeAgent:
     __submitit_checkpoint__ = checkpoint
 
 
-def read_run(run: RunFolder) -> dict[str, object]:
+def read_run(run: RunFolder) -> dict[str, Any]:
     """Return `run.json`.
 
     Raises:
@@ -98,6 +98,18 @@ def read_run(run: RunFolder) -> dict[str, object]:
     if facts is None:
         raise RunError(f"{run.path} is not a run folder: it has no whole run.json")
     return facts
+
+
+def read_spec(run: RunFolder, token: str) -> JobSpec:
+    """Return what the submission with this token runs.
+
+    Raises:
+        RunError: if the run does not know the submission.
+    """
+    values = read_json(run.spec_json(token))
+    if values is None:
+        raise RunError(f"{run.path} knows no submission {token}")
+    return JobSpec.from_json(values)
 
 
 def run_node(work: Work, node: NodeFacts, signals: SignalPipe) -> str:

@@ -4,10 +4,10 @@ A run folder is the contract between jobs and what it runs: both sides spell the
 
     run.json  state.json                        jobs: immutable facts; the present state
     config.yaml  result.json  metrics.jsonl     the trained program
-    ckpt/step-<k>/...COMMIT                     the trained program; a step counts once it has COMMIT
+    ckpt/step-<k>/...COMMIT                     the trained program; whole once it has COMMIT
     attempts/<n>/claim.json                     who holds attempt n; a newer one fences an older one
     attempts/<n>/stop.json rdzv.json outcome.json nodes/<k>.json exit/<rank>.json logs/
-    submission/<token>.json                     what the scheduler calls a submission
+    submission/<token>.json                     what the scheduler calls a submission; .spec.json
 
 Files are written beside and renamed, or linked where exactly one writer may win, so a reader sees
 a whole file or none. Readers get None for a missing or broken file.
@@ -181,6 +181,10 @@ class RunFolder:
     def job_json(self, token: str) -> Path:
         """What the scheduler calls the submission with this token."""
         return self.submission / f"{token}.json"
+
+    def spec_json(self, token: str) -> Path:
+        """What the submission with this token runs; a later one may have other resources."""
+        return self.submission / f"{token}.spec.json"
 
     def attempt(self, number: int) -> AttemptFolder:
         """Return the folder of attempt `number`, counted from 1."""

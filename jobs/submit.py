@@ -22,7 +22,7 @@ from jobs.errors import ConfigError, SubmitError
 from jobs.node import NodeFacts
 from jobs.provenance import write_provenance
 from jobs.rendezvous import Rendezvous
-from jobs.run_folder import RunFolder, append_line, create_json, read_json
+from jobs.run_folder import RunFolder, append_line, create_json, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
 from jobs.spec import JobSpec
 from jobs.standing import Standing, comment_tag, find_standing, record_job
@@ -102,15 +102,16 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
         )
     how = "started" if number == 1 else f"resumed as attempt {number} ({standing.message})"
     try:
+        write_json_atomic(run.spec_json(token), spec.to_json())
         write_provenance(place.home, run.provenance, list(place.argv))
-        return _submit(run, spec, cluster, executor, NodeAgentFacts(snapshot, token, number, how))
+        return _submit(run, spec, cluster, executor, Submission(snapshot, token, number, how))
     except SubmitError:
         _forget(run, number, token)
         raise
 
 
 @dataclass(frozen=True)
-class NodeAgentFacts:
+class Submission:
     """What one submission adds to the run: code, token, first attempt."""
 
     snapshot: Snapshot
@@ -176,11 +177,11 @@ def _forget(run: RunFolder, number: int, token: str) -> None:
         shutil.rmtree(run.path)
         return
     shutil.rmtree(run.attempt(number).path)
-    run.job_json(token).unlink(missing_ok=True)
+    run.spec_json(token).unlink(missing_ok=True)
 
 
 def _submit(
-    run: RunFolder, spec: JobSpec, cluster: Cluster, executor: str, facts: NodeAgentFacts
+    run: RunFolder, spec: JobSpec, cluster: Cluster, executor: str, facts: Submission
 ) -> Launched:
     agent = NodeAgent(str(run.path), str(facts.snapshot.path), facts.token)
     ledger = run.path.parent.parent / LEDGER
@@ -303,5 +304,3 @@ def sbatch_text(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgen
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {folder}"
     parameters = batch_parameters(spec, cluster, agent)
     return _make_sbatch_string(command=command, folder=run.submission, **parameters)
-
-
