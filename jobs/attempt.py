@@ -20,7 +20,7 @@ from jobs.rendezvous import MAX_ROUNDS, Rendezvous, is_port_clash, publish, read
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.signals import SignalPipe
 from jobs.spec import JobSpec
-from jobs.stop import LocalStopFile, Stop, decide_stop, read_stop
+from jobs.stop import Execution, LocalStopFile, Stop, decide_stop, read_stop
 from jobs.torchrun import Echo, TorchrunChild, knows_flag
 from jobs.verdict import Verdict, read_verdict
 
@@ -31,6 +31,7 @@ SHARED_TICK_SEC = 0.5  # between looks at the shared disk: stop.json, a newer cl
 KILL_MARGIN_SEC = 5.0  # before a deadline, to conclude ourselves rather than be killed
 CRASH_GRACE_SEC = 10.0  # for ranks that still run when one of them is dead
 LINGER_SEC = 15.0  # for torchrun once all ranks have left
+OVERRIDING = ("cancelled", "requeued")
 FILE_PATIENCE_SEC = 60.0  # network disks may show another node's file this late
 
 
@@ -227,20 +228,21 @@ class AttemptOnNode:
             return
         self._asked_at = time.time()
         stop = self._ask_slurm(signum)
-        # a person's scancel during a grace period overrides what was found before
-        if self._stop is None or stop.reason == "cancelled":
+        # what ended the job for Slurm, such as a scancel in the grace period, overrides a warning
+        if self._stop is None or stop.reason in OVERRIDING:
             self._announce(stop)
 
     def _ask_slurm(self, signum: signal.Signals) -> Stop:
         ask = self._work.spec.resources
         ends = self._started + ask.time_limit_sec
+        execution = Execution(self._node.restart, ends, ask.lead_sec)
         now = time.time()
         try:
             job = slurm.show_job(self._node.job_id)
         except SubmitError as error:
             logger.warning("cause of the stop is inferred: %s", error)
-            return decide_stop(signum, None, now=now, ends=ends, lead_sec=ask.lead_sec)
-        stop = decide_stop(signum, job, now=now, ends=ends, lead_sec=ask.lead_sec)
+            job = None
+        stop = decide_stop(signum, job, execution, now)
         if stop.deadline is None and signum == signal.SIGTERM:
             stop = replace(stop, deadline=now + slurm.kill_wait_sec())
         return stop
@@ -248,7 +250,7 @@ class AttemptOnNode:
     def _announce(self, stop: Stop) -> None:
         """Make a stop known to the other nodes; a request that was there before stands."""
         path = self._folder.stop_json
-        if stop.reason == "cancelled":
+        if stop.reason in OVERRIDING:
             write_json_atomic(path, stop.to_json())
         elif not create_json(path, stop.to_json()):
             stop = read_stop(path) or stop

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from jobs import slurm
 from jobs.errors import SubmitError
 from jobs.node import NodeFacts
-from jobs.run_folder import RunFolder, read_json
+from jobs.run_folder import Holder, RunFolder, read_json
+from jobs.stop import decide_ended, is_running
 from jobs.verdict import Verdict
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def continue_run(run: RunFolder, number: int, node: NodeFacts, token: str) -> st
 
     Returns:
         The state that the run is in instead if it cannot be queued: `queued` where somebody else
-        already has, `cancelled` where the job is being cancelled; None if all went well.
+        has done it, `cancelled` or `stopped` where the job is over; None if all went well.
 
     Raises:
         SubmitError: if Slurm does not answer or refuses.
@@ -109,24 +110,18 @@ def _requeue(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | 
     job = slurm.show_job(node.job_id)
     if job is None:
         raise SubmitError(f"Slurm does not know job {node.job_id} any more")
-    if (other := _not_ours_to_requeue(job, node)) is not None:
-        return other
+    if not is_running(job, node.restart):
+        # an agent that outlived its execution must not requeue the next one
+        ended = decide_ended(job, node.restart)
+        logger.info("job %s is %s: %s", node.job_id, job.get("JobState"), ended)
+        return (
+            "queued" if ended == "requeued" else "cancelled" if ended == "cancelled" else "stopped"
+        )
     if not run.claim_attempt(number + 1, token, node.restart + 1, by="requeue"):
         holder = run.attempt(number + 1).holder
-        if holder is None or (holder.token, holder.restart) != (token, node.restart + 1):
+        if holder != Holder(token, node.restart + 1):
             return "queued"
     slurm.requeue(node.job_id)
-    return None
-
-
-def _not_ours_to_requeue(job: dict[str, str], node: NodeFacts) -> str | None:
-    """Return the run's state if this execution of the job is over for Slurm; None if it runs."""
-    state = (job.get("JobState") or "").split()[0]
-    if state == "CANCELLED":
-        return "cancelled"
-    if job.get("Restarts", "0") != str(node.restart) or state != "RUNNING":
-        logger.info("job %s is %s: Slurm restarts it itself", node.job_id, state)
-        return "queued"
     return None
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -133,8 +133,12 @@ def node_address(name: str) -> str | None:
 
 
 def kill_wait_sec() -> int:
-    """Return how long Slurm waits between SIGTERM and SIGKILL."""
-    match = re.search(r"^KillWait\s*=\s*(\d+)", _ask(["scontrol", "show", "config"]), re.MULTILINE)
+    """Return how long Slurm waits between SIGTERM and SIGKILL; its default if it cannot say."""
+    try:
+        text = _ask(["scontrol", "show", "config"])
+    except SubmitError:
+        return DEFAULT_KILL_WAIT_SEC
+    match = re.search(r"^KillWait\s*=\s*(\d+)", text, re.MULTILINE)
     return int(match[1]) if match else DEFAULT_KILL_WAIT_SEC
 
 
@@ -144,7 +148,7 @@ def is_inherited(name: str) -> bool:
 
 
 @contextmanager
-def outside_any_job(environ: Mapping[str, str] | None = None) -> Iterator[None]:
+def outside_any_job(environ: Mapping[str, str] | None = None) -> Generator[None]:
     """Hide the present job's variables from what is submitted inside the block."""
     before = dict(os.environ)
     try:

@@ -67,8 +67,9 @@ def find_standing(run: RunFolder) -> Standing:
 def record_job(run: RunFolder, token: str, job_id: str, executor: str) -> None:
     """Write down what the scheduler calls a submission."""
     host = socket.gethostname()
-    facts = {"job_id": job_id, "executor": executor, "host": host, "time": time.time()}
-    if job_id.isdecimal() and executor != "slurm":
+    facts: dict[str, Any] = {"job_id": job_id, "executor": executor, "host": host}
+    facts["time"] = time.time()
+    if executor != "slurm":
         facts["process_start"] = process_start(int(job_id))
     write_json_atomic(run.job_json(token), facts)
 

@@ -28,8 +28,6 @@ from jobs.slurm import parse_time
 # Slurm looks at time limits about once a minute, so its warning may come that much early.
 LIMIT_SLACK_SEC = 65
 
-_SLURM_RESTARTS = ("REQUEUED", "REQUEUE_HOLD", "PENDING", "NODE_FAIL", "SPECIAL_EXIT")
-
 
 @dataclass(frozen=True)
 class Stop:
@@ -71,34 +69,78 @@ def read_stop(path: Path) -> Stop | None:
     )
 
 
+@dataclass(frozen=True)
+class Execution:
+    """What an agent knows of the present execution of its job.
+
+    Attributes:
+        restart: Slurm's restart count as it started.
+        ends: when the time limit ends, reckoned from the start; for when Slurm does not answer.
+        lead_sec: how long before the limit the warning was asked for.
+    """
+
+    restart: int
+    ends: float
+    lead_sec: int
+
+    def is_near(self, ends: float | None, now: float) -> bool:
+        """Return whether a warning that comes now is the one before the time limit."""
+        return ends is not None and now >= ends - self.lead_sec - LIMIT_SLACK_SEC
+
+
+def is_running(job: Mapping[str, str], restart: int) -> bool:
+    """Return whether this execution of the job goes on for Slurm: only then it can be requeued."""
+    return job.get("JobState") == "RUNNING" and _restarts(job) == restart
+
+
+def decide_ended(job: Mapping[str, str], restart: int) -> str | None:
+    """Say why an execution of a job is over for Slurm, though its processes may still run.
+
+    Slurm shows COMPLETING for a job cancelled, preempted without grace, requeued or out of time
+    alike (seen on 22.05); only where it starts the job again has it counted up `Restarts`.
+
+    Returns:
+        requeued, timeout, cancelled, or None while it is not over.
+    """
+    if _restarts(job) > restart:
+        return "requeued"
+    if job.get("JobState") == "RUNNING":
+        return None
+    is_late = job.get("Reason") == "TimeLimit" or job.get("JobState", "").startswith("TIMEOUT")
+    return "timeout" if is_late else "cancelled"
+
+
+def _restarts(job: Mapping[str, str]) -> int:
+    count = job.get("Restarts", "0")
+    return int(count) if count.isdecimal() else 0
+
+
 def decide_stop(
-    signum: int, job: Mapping[str, str] | None, *, now: float, ends: float | None, lead_sec: int
+    signum: int, job: Mapping[str, str] | None, execution: Execution, now: float
 ) -> Stop:
     """Say why a signal came.
 
     Args:
         signum: the signal.
         job: what `scontrol show job` says; None if there was no answer.
+        execution: the one that got the signal.
         now: seconds since the epoch.
-        ends: when the time limit ends as far as we know, for the case without an answer.
-        lead_sec: how long before the limit the warning was asked for.
     """
     name = signal.Signals(signum).name
     if job is None:
-        near = ends is not None and now >= ends - lead_sec - LIMIT_SLACK_SEC
-        return Stop("timeout" if near else "preempt", ends if near else None, "inferred", name)
-    state = job.get("JobState", "").split()[0] if job.get("JobState") else ""
+        near = execution.is_near(execution.ends, now)
+        ends = execution.ends if near else None
+        return Stop("timeout" if near else "preempt", ends, "inferred", name)
+    seen = f"{name}, job {job.get('JobState')}"
+    ended = decide_ended(job, execution.restart)
+    if ended is not None:
+        return Stop(ended, None, detail=seen)
     ends = parse_time(job.get("EndTime"))
-    seen = f"{name}, job {state}"
-    if state == "CANCELLED":
-        return Stop("cancelled", None, detail=seen)
-    if parse_time(job.get("PreemptTime")) is not None or state == "PREEMPTED":
+    if parse_time(job.get("PreemptTime")) is not None:
         return Stop("preempt", ends, detail=seen)
-    if state in _SLURM_RESTARTS:
-        return Stop("requeued", None, detail=seen)
-    if state == "TIMEOUT" or (ends is not None and now >= ends - lead_sec - LIMIT_SLACK_SEC):
+    if execution.is_near(ends, now):
         return Stop("timeout", ends, detail=seen)
-    if state == "RUNNING" and signum != signal.SIGUSR2:
+    if signum != signal.SIGUSR2:
         return Stop("crash", None, detail=f"{seen}: the step is ending, the job is not")
     return Stop("preempt", None, detail=f"{seen}: sent by hand")
 
