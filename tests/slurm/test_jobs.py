@@ -201,7 +201,7 @@ def test_signal_before_the_agent_listens_goes_through_the_submitit_hook(
     assert [claim["restart"] for claim in claims] == [0, 1]
 
 
-SLOW_START = '''
+SLOW_START = """
 import os, sys
 if "submitit.core._submit" in sys.argv or "-m" in sys.orig_argv:
     import time
@@ -215,7 +215,7 @@ if "submitit.core._submit" in sys.argv or "-m" in sys.orig_argv:
         from submitit.core.job_environment import JobEnvironment
         original = JobEnvironment._handle_signals
         JobEnvironment._handle_signals = hold
-'''
+"""
 
 
 @one_tracker
