@@ -1,0 +1,180 @@
+"""The node agent: what submitit starts, once per node, and what then starts torchrun.
+
+Slurm's signals reach this process and, under `proctrack/cgroup`, no other. It turns them into a
+stop file that the ranks look at, waits until they have saved, and on node 0 queues the next
+attempt. Only strings are pickled; the truth is in the run folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.attempt import TICK_SEC, AttemptOnNode, Work
+from jobs.continuation import Decision
+from jobs.errors import RunError
+from jobs.node import NodeFacts, read_node_facts
+from jobs.run_folder import RunFolder, read_json
+from jobs.signals import SignalPipe
+from jobs.snapshot import verify_snapshot
+from jobs.spec import JobSpec
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+logger = logging.getLogger(__name__)
+
+# How long the other nodes wait for node 0 to take the attempt.
+CLAIM_PATIENCE_SEC = 600
+
+
+class NodeAgent:
+    """The submitted callable.
+
+    Attributes:
+        run_dir: the run folder.
+        snapshot: the code copy that the ranks run in.
+        token: of this submission; with Slurm's restart count it names who holds an attempt.
+    """
+
+    def __init__(self, run_dir: str, snapshot: str, token: str) -> None:
+        self.run_dir = run_dir
+        self.snapshot = snapshot
+        self.token = token
+
+    def __call__(self) -> str:
+        """Run this node's part of the run and return the state that it was left in."""
+        logging.basicConfig(
+            level=logging.INFO,
+            stream=sys.stdout,
+            format="%(asctime)s %(name)s: %(message)s",
+            datefmt="%H:%M:%S",
+        )
+        run = RunFolder(Path(self.run_dir))
+        node = read_node_facts(os.environ)
+        # from the first moment: submitit's own handlers would requeue on USR2
+        with SignalPipe() as signals:
+            facts = read_run(run)
+            work = Work(
+                run=run,
+                spec=read_spec(run, self.token),
+                snapshot=Path(self.snapshot),
+                home=str(facts["home"]),
+                token=self.token,
+            )
+            return run_node(work, node, signals)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Continue after a stop signal that came before this agent listened.
+
+        submitit calls it in its own signal handler, on the first node only, and requeues.
+        """
+        from submitit.helpers import DelayedSubmission  # present where submitit called
+
+        run = RunFolder(Path(self.run_dir))
+        node = read_node_facts(os.environ)
+        held = run.find_claim(self.token, node.restart) or run.latest_attempt()
+        run.claim_attempt(held + 1, self.token, node.restart + 1, by="submitit")
+        return DelayedSubmission(NodeAgent(self.run_dir, self.snapshot, self.token))
+
+    # submitit 1.5.4 looks for `checkpoint` and prefers this one once it has found that;
+    # its documentation names only this one
+    __submitit_checkpoint__ = checkpoint
+
+
+def read_run(run: RunFolder) -> dict[str, Any]:
+    """Return `run.json`.
+
+    Raises:
+        RunError: if it is not there.
+    """
+    facts = read_json(run.run_json)
+    if facts is None:
+        raise RunError(f"{run.path} is not a run folder: it has no whole run.json")
+    return facts
+
+
+def read_spec(run: RunFolder, token: str) -> JobSpec:
+    """Return what the submission with this token runs.
+
+    Raises:
+        RunError: if the run does not know the submission.
+    """
+    values = read_json(run.spec_json(token))
+    if values is None:
+        raise RunError(f"{run.path} knows no submission {token}")
+    return JobSpec.from_json(values)
+
+
+def run_node(work: Work, node: NodeFacts, signals: SignalPipe) -> str:
+    """Run attempts on this node until the run ends or somebody else goes on with it.
+
+    Raises:
+        SystemExit: with 1 if the run has failed, so that Slurm shows it.
+    """
+    early: list[signal.Signals] = []
+    while True:
+        number = enter_attempt(work.run, node, work.token, signals, early)
+        if number is None:
+            return "superseded"
+        if node.index == 0:
+            verify_snapshot(work.snapshot)
+            where = {"job_id": node.job_id, "executor": node.executor, "nodes": node.count}
+            work.run.write_state("running", attempt=number, **where)
+        logger.info("attempt %d on node %d of %d (%s)", number, node.index, node.count, node.name)
+        decision = AttemptOnNode(work, node, number, signals).run(early)
+        if decision is None:
+            return "left"
+        if decision.state == "failed":
+            raise SystemExit(1)
+        if not _goes_on_here(decision, node):
+            return decision.state
+        node = replace(node, restart=node.restart + 1)
+        early = []
+
+
+def _goes_on_here(decision: Decision, node: NodeFacts) -> bool:
+    return decision.goes_on and node.executor != "slurm"
+
+
+def enter_attempt(
+    run: RunFolder, node: NodeFacts, token: str, signals: SignalPipe, early: list[signal.Signals]
+) -> int | None:
+    """Return the attempt that this execution of the job is; None if the run is not ours any more.
+
+    Node 0 claims one if there is none: Slurm has restarted the job by itself. The others wait.
+
+    Args:
+        run: the run.
+        node: this node.
+        token: of the submission.
+        signals: listened to while waiting.
+        early: takes the signals that come meanwhile.
+
+    Raises:
+        RunError: if node 0 takes none in ten minutes.
+    """
+    until = time.time() + CLAIM_PATIENCE_SEC
+    while time.time() < until:
+        latest = run.latest_attempt()
+        holder = run.attempt(latest).holder if latest else None
+        if holder is not None and holder.token != token:
+            logger.info("attempt %d belongs to a newer launch: leaving", latest)
+            return None
+        if run.read_state().get("state") == "done":
+            logger.info("the run is done: leaving")
+            return None
+        number = run.find_claim(token, node.restart)
+        if number is not None:
+            return number if number == latest else None
+        if node.index == 0:
+            run.claim_attempt(latest + 1, token, node.restart, by="restart")
+        else:
+            early += signals.wait(TICK_SEC)
+    raise RunError(f"{run.path}: node 0 has not taken an attempt in {CLAIM_PATIENCE_SEC} s")

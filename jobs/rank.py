@@ -1,0 +1,54 @@
+"""What torchrun starts as each rank: `python -m jobs.rank MODULE ARGUMENTS...`.
+
+Sends the rank's output to its own log, ties its life to torchrun's (a killed torchrun must not
+leave ranks that hold the GPUs), and runs the module in this very process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+from jobs.environment import MAIN_LOG, RANK_LOG
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(signum: int) -> None:
+    """Have the kernel send this process a signal when its parent dies; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum)
+
+
+def _send_output_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+def _mark_main(log: Path, link: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(log.name)
+
+
+def main() -> None:
+    """Run the module named by the first argument."""
+    module, *arguments = sys.argv[1:]
+    die_with_parent(signal.SIGKILL)
+    if pattern := os.environ.get(RANK_LOG):
+        log = Path(pattern.format(local_rank=os.environ["LOCAL_RANK"]))
+        _send_output_to(log)
+        if os.environ["RANK"] == "0":
+            _mark_main(log, Path(os.environ[MAIN_LOG]))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""From a launcher's flags to a launch: defaults, cluster, resources, spec, and what to print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs import slurm
+from jobs.cluster import Cluster, build_resources, load_cluster, resolve_cluster_name
+from jobs.errors import ConfigError, JobsError
+from jobs.follow import follow
+from jobs.run_folder import RunFolder
+from jobs.settings import Settings, load_settings
+from jobs.spec import JobSpec, Resources
+from jobs.submit import Launched, Place, launch, render
+
+# Flags that are fields of `Resources`.
+_RESOURCES = {
+    "nodes": "nodes",
+    "gpus": "gpus_per_node",
+    "processes": "processes_per_node",
+    "cpus": "cpus_per_process",
+    "memory": "memory_gb",
+    "time": "time_limit_sec",
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "exclude": "exclude",
+    "stop_lead": "stop_lead_sec",
+}
+
+
+def run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -> int:
+    """Do what a launcher was asked for.
+
+    Args:
+        home: the project's root.
+        kind: of run; also the name of its default recipe in `configs/defaults.yaml`.
+        command: of egovl.
+        flags: the launcher's parsed flags; None where one was not given.
+
+    Returns:
+        The exit code: 0, 2 for what the user has to change, or the run's when followed.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        return _run_request(home, kind, command, flags)
+    except JobsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -> int:
+    configs = home / "configs"
+    settings = load_settings(configs)
+    executor, cluster = choose_executor(configs, settings, flags)
+    recipe = recipe_path(home, flags.get("config") or settings.recipe(kind))
+    arguments = ("--config", recipe, *flags["overrides"])
+    spec = JobSpec(
+        kind=kind,
+        name=flags.get("name") or Path(recipe).stem,
+        arguments=(command, *arguments),
+        resources=choose_resources(cluster, executor, flags),
+    )
+    place = Place(
+        home=home,
+        runs=settings.runs,
+        snapshots=settings.snapshots,
+        argv=tuple(sys.argv),
+        check=("check", *arguments),
+    )
+    if flags.get("dry_run"):
+        print(render(spec, cluster, place, executor))
+        return 0
+    launched = launch(spec, cluster, place, executor)
+    return report(launched, is_followed=bool(flags.get("follow")))
+
+
+def choose_executor(
+    configs: Path, settings: Settings, flags: Mapping[str, Any]
+) -> tuple[str, Cluster]:
+    """Return the executor and the cluster profile; say so where Slurm was meant and is not there.
+
+    Raises:
+        ConfigError: if the profile is unknown, or none can be chosen.
+    """
+    asked, name = flags.get("executor") or "auto", flags.get("cluster") or settings.cluster
+    if asked in ("local", "debug"):
+        return asked, load_cluster(configs, flags.get("cluster") or "local")
+    answers = asked == "slurm" or slurm.slurm_answers()
+    cluster = load_cluster(configs, resolve_cluster_name(name, configs, answers))
+    if asked == "slurm" or (cluster.executor == "slurm" and answers):
+        return "slurm", cluster
+    if cluster.executor == "slurm":
+        cluster = load_cluster(configs, "local")
+    if not answers:
+        print("no Slurm answers here: running on this machine", file=sys.stderr)
+    return "debug" if cluster.executor == "debug" else "local", cluster
+
+
+def choose_resources(cluster: Cluster, executor: str, flags: Mapping[str, Any]) -> Resources:
+    """Join flags and profile; on this machine there is one node, whatever was asked.
+
+    Raises:
+        SpecError: if a value is out of range.
+    """
+    asked = {field: flags.get(flag) for flag, field in _RESOURCES.items()}
+    resources = build_resources(cluster, asked)
+    if executor != "slurm" and resources.nodes != 1:
+        print(f"{resources.nodes} nodes asked for, one is here: using one", file=sys.stderr)
+        resources = replace(resources, nodes=1)
+    return resources
+
+
+def recipe_path(home: Path, config: str) -> str:
+    """Return the recipe's path relative to the project's root, the form that holds in a snapshot.
+
+    Raises:
+        ConfigError: if there is no such file, or it is outside of the project.
+    """
+    path = Path(config).expanduser()
+    for candidate in (path, home / path):
+        if candidate.is_file():
+            try:
+                return candidate.resolve().relative_to(home.resolve()).as_posix()
+            except ValueError:
+                message = f"{config} is outside of {home}: a job runs from a copy of the project"
+                raise ConfigError(message) from None
+    known = ", ".join(sorted(each.name for each in (home / path).parent.glob("*.yaml")))
+    raise ConfigError(f"no recipe {config}" + (f"; beside it: {known}" if known else ""))
+
+
+def report(launched: Launched, *, is_followed: bool) -> int:
+    """Print what a launch came to, and follow the run if asked."""
+    run = RunFolder(launched.run_dir)
+    if launched.state == "done":
+        print(launched.message)
+        return 0
+    if launched.state == "live":
+        print(f"not started again: {launched.message}")
+    elif launched.executor == "debug":
+        print(f"{launched.run_dir}: {launched.state}")
+        return 0 if launched.state == "done" else 1
+    else:
+        what = "job" if launched.executor == "slurm" else "process"
+        print(f"{launched.message}: {what} {launched.job_id}")
+    print(f"run folder  {launched.run_dir}")
+    if is_followed:
+        return follow(run)
+    print(f"follow      python -m jobs follow {launched.run_dir}")
+    print(f"stop        python -m jobs stop {launched.run_dir}")
+    return 0

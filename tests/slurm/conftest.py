@@ -1,0 +1,85 @@
+"""Fixtures of the tests on a real local Slurm: one per process tracker, gone at the end.
+
+Where Slurm cannot run (no packages and no root), they skip and say why; with CI=true they fail.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm import processes
+from tests.slurm.client import SlurmClient
+from tests.slurm.configuration import TRACKERS, Settings
+from tests.slurm.errors import TrackerUnavailableError, UnavailableError
+from tests.slurm.testbed import LocalSlurm, bring_up
+
+FOLDER_NAME = re.compile(r"egovl-slurm-(\d+)-")
+
+
+def bring_up_or_skip(settings: Settings) -> LocalSlurm:
+    """A testbed, or the test's skip with the reason (in CI: its failure)."""
+    try:
+        return bring_up(settings)[0]
+    except TrackerUnavailableError as error:
+        pytest.skip(f"NO REAL SLURM WITH {settings.tracker}: {error}")
+    except UnavailableError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI has to run the tests on a real Slurm: {error}")
+        pytest.skip(f"NO REAL SLURM: {error}")
+
+
+def _remove(folder: Path) -> None:
+    for testbed in folder.glob("*"):
+        local = LocalSlurm.load(testbed)
+        if local is not None:
+            local.down()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def testbed_folder() -> Iterator[Path]:
+    """Short folder for this session's testbeds; those of sessions that were killed go first."""
+    root = Path(tempfile.gettempdir())
+    for folder in root.glob("egovl-slurm-*"):
+        match = FOLDER_NAME.match(folder.name)
+        if match and not processes.is_alive(int(match.group(1))):
+            _remove(folder)
+    folder = Path(tempfile.mkdtemp(prefix=f"egovl-slurm-{os.getpid()}-", dir=root))
+    atexit.register(_remove, folder)
+    yield folder
+    _remove(folder)
+    atexit.unregister(_remove)
+
+
+@pytest.fixture(scope="session", params=TRACKERS)
+def slurm_session(request: pytest.FixtureRequest, testbed_folder: Path) -> Iterator[SlurmClient]:
+    """A four-node Slurm with one process tracker; `parametrize(..., indirect=True)` picks one."""
+    local = bring_up_or_skip(Settings(testbed_folder / request.param, tracker=request.param))
+    yield SlurmClient(local)
+    local.down()
+
+
+@pytest.fixture
+def slurm(slurm_session: SlurmClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmClient]:
+    """The session's Slurm, idle before and after, and the one this process's commands speak to."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_CONF", str(slurm_session.settings.slurm_conf))
+    yield slurm_session
+    slurm_session.revive_nodes()
+    slurm_session.cancel_all()
+    slurm_session.local.wait_idle(40.0)
+
+
+@pytest.fixture
+def preempt(slurm: SlurmClient) -> Callable[[int], None]:
+    """Preempt a running job once; return when the nodes are free again."""
+    return slurm.preempt
