@@ -4,6 +4,10 @@ import argparse
 import os
 import sys
 
+TYPE_CHECKING = False  # typing costs milliseconds
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 EXECUTORS = ("auto", "slurm", "local", "debug")
 
 _EPILOG = """\
@@ -17,7 +21,7 @@ goes on by itself.
 class _Parser(argparse.ArgumentParser):
     """Answers a wrong flag with the closest right one."""
 
-    def error(self, message):  # type: ignore[no-untyped-def]
+    def error(self, message: str) -> "NoReturn":
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: error: {message}\n")
 

@@ -43,7 +43,7 @@ WRAPPED = {
     "decord": {"egovl.data.decode"},
     "torchcodec": {"egovl.data.decode"},
     "dacite": {"egovl.config"},
-    "submitit": {"jobs.submit", "jobs.agent"},
+    "submitit": {"jobs.submit", "jobs.agent", "jobs.local_start"},
 }
 
 
