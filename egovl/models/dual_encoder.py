@@ -55,7 +55,7 @@ class DualEncoder(nn.Module):
         return DualEncoderOutput(
             video=self.encode_video(video_BCTHW),
             text=self.encode_text(tokens_BL, token_mask_BL),
-            logit_scale=self.logit_scale.exp().squeeze(0),
+            logit_scale=self.logit_scale[0].exp(),
         )
 
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
