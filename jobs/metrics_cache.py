@@ -49,7 +49,7 @@ class MetricsCache:
         try:
             handle, beside = tempfile.mkstemp(dir=self.path.parent, prefix=f"{CACHE_NAME}-")
             with open(handle, "w", encoding="ascii") as file:
-                json.dump({"schema": _SCHEMA, "entries": self.entries}, file)
+                file.write(json.dumps({"schema": _SCHEMA, "entries": self.entries}))
             os.replace(beside, self.path)
         except OSError as error:
             logger.info("metrics are not remembered: %s", error)
