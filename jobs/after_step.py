@@ -53,9 +53,8 @@ def finish(run: RunFolder, token: str, node: NodeFacts, status: int) -> int:
 def _decide(run: RunFolder, number: int, token: str) -> Decision:
     attempt = run.attempt(number)
     spec = read_spec(run, token)
-    stop = read_stop(attempt.stop_json)
     verdict = read_verdict(run, attempt, spec.resources.world_size)
-    return decide(run, number, stop.reason if stop else None, verdict)
+    return decide(run, number, read_stop(attempt.stop_json), verdict)
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from jobs import slurm
 from jobs.command import RankPlace, torchrun_command
 from jobs.continuation import Decision, continue_run, decide
 from jobs.errors import SubmitError
-from jobs.node import NodeFacts, process_start
+from jobs.node import NodeFacts, is_alive, process_start
 from jobs.rendezvous import MAX_ROUNDS, Rendezvous, is_port_clash, publish, read_rendezvous
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.signals import SignalPipe
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 TICK_SEC = 0.1  # between looks at this node: the child, its output
 SHARED_TICK_SEC = 0.5  # between looks at the shared disk: stop.json, a newer claim, exits
 KILL_MARGIN_SEC = 5.0  # before a deadline, to conclude ourselves rather than be killed
-CRASH_GRACE_SEC = 10.0  # for ranks that still run when one of them is dead
+CRASH_GRACE_SEC = 6.0  # for ranks that still run when one of them is dead
 LINGER_SEC = 15.0  # for torchrun once all ranks have left
 OVERRIDING = ("cancelled", "requeued")
 FILE_PATIENCE_SEC = 60.0  # network disks may show another node's file this late
@@ -61,6 +61,7 @@ class AttemptOnNode:
         self._stop: Stop | None = None
         self._kill_at: float | None = None
         self._superseded = False
+        self._has_lost_rank = False
         self._asked_at = 0.0
         self._next_look = 0.0
         self._left_since: float | None = None
@@ -187,6 +188,7 @@ class AttemptOnNode:
         self._superseded = self._is_superseded()
         if self._left_since is None and self._have_all_left():
             self._left_since = time.time()
+        self._look_after_ranks()
         if self._node.executor != "slurm" and self._stop is None:
             self._look_at_clock()
 
@@ -200,6 +202,29 @@ class AttemptOnNode:
             return False
         left = sum(name[:-5].isdecimal() for name in names if name.endswith(".json"))
         return left >= self._work.spec.resources.world_size
+
+    def _look_after_ranks(self) -> None:
+        """Notice a dead rank before torchrun, which first gives the others half a minute."""
+        detail = self._find_dead_rank()
+        if detail is None:
+            return
+        deadline = time.time() + CRASH_GRACE_SEC
+        if self._stop is None:
+            self._announce(Stop("crash", deadline, "agent", detail))
+        elif self._stop.reason != "crash" and not self._has_lost_rank:
+            logger.warning("%s: nothing more can be saved", detail)
+            self._kill_at = min(self._kill_at or deadline, deadline)
+        self._has_lost_rank = True
+
+    def _find_dead_rank(self) -> str | None:
+        for rank, pid in self._local_stop.rank_pids().items():
+            lives = is_alive(pid, None)  # before its file: it may leave in between
+            words = read_json(self._folder.exit_json(rank))
+            if words is not None and words.get("state") == "failed":
+                return f"rank {rank} on {self._node.name} failed: {words.get('message')}"
+            if words is None and not lives:
+                return f"rank {rank} on {self._node.name} died without a word"
+        return None
 
     def _look_at_clock(self) -> None:
         """Without a scheduler the agent itself holds the run to its time limit."""
@@ -274,8 +299,7 @@ class AttemptOnNode:
             logger.info("attempt %d is superseded: leaving", self._folder.number)
             return None
         stop = self._stop or read_stop(self._folder.stop_json)
-        reason = stop.reason if stop else None
-        decision = decide(self._work.run, self._folder.number, reason, verdict)
+        decision = decide(self._work.run, self._folder.number, stop, verdict)
         return conclude(self._work.run, self._folder.number, self._node, self._work.token, decision)
 
     def _wait_for_verdict(self, code: int | None) -> Verdict:

@@ -13,7 +13,7 @@ from jobs import slurm
 from jobs.errors import SubmitError
 from jobs.node import NodeFacts
 from jobs.run_folder import Holder, RunFolder, read_json
-from jobs.stop import decide_ended, is_running
+from jobs.stop import Stop, decide_ended, is_running
 from jobs.verdict import Verdict
 
 logger = logging.getLogger(__name__)
@@ -40,30 +40,34 @@ class Decision:
     reason: str = ""
 
 
-def decide(run: RunFolder, number: int, stop_reason: str | None, verdict: Verdict) -> Decision:
+def decide(run: RunFolder, number: int, stop: Stop | None, verdict: Verdict) -> Decision:
     """Say what follows attempt `number`.
 
     Args:
         run: the run.
         number: the attempt that ended.
-        stop_reason: the cause in its `stop.json`; None if nobody asked it to stop.
+        stop: the request to stop; None if there was none.
         verdict: how its ranks ended.
     """
     if verdict.state == "done":
         return Decision("done", "done", reason=verdict.message)
-    if stop_reason in ("user", "cancelled"):
-        state = "cancelled" if stop_reason == "cancelled" else "stopped"
-        return Decision(state, stop_reason, reason=verdict.message)
-    if stop_reason == "requeued":
+    asked = stop.reason if stop else None
+    if asked in ("user", "cancelled"):
+        state = "cancelled" if asked == "cancelled" else "stopped"
+        return Decision(state, asked, reason=verdict.message)
+    if asked == "requeued":
         return Decision("queued", "requeued", reason="Slurm has put the job back itself")
     if not verdict.may_retry:
         return Decision("failed", "crash", reason=verdict.message)
-    cause = stop_reason or "preempt"
-    if verdict.state != "stopped" and stop_reason not in ("preempt", "timeout"):
+    cause = asked or "preempt"
+    if verdict.state != "stopped" and asked not in ("preempt", "timeout"):
         cause = "crash"
+    words = [stop.detail] if stop and cause == "crash" and stop.detail else []
+    if verdict.state != "open" or not words:
+        words.append(verdict.message)
     if spent := exhausted(run, number, cause):
-        return Decision("failed", cause, reason=f"{spent}; {verdict.message}")
-    return Decision("queued", cause, goes_on=True, reason=verdict.message)
+        return Decision("failed", cause, reason="; ".join([spent, *words]))
+    return Decision("queued", cause, goes_on=True, reason="; ".join(words))
 
 
 def exhausted(run: RunFolder, number: int, cause: str) -> str | None:

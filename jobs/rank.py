@@ -1,7 +1,8 @@
 """What torchrun starts as each rank: `python -m jobs.rank MODULE ARGUMENTS...`.
 
-Sends the rank's output to its own log, ties its life to torchrun's (a killed torchrun must not
-leave ranks that hold the GPUs), and runs the module in this very process.
+Sends the rank's output to its own log, tells the node's agent its process id, ties its life to
+torchrun's (a killed torchrun must not leave ranks that hold the GPUs), and runs the module in this
+very process.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import signal
 import sys
 from pathlib import Path
 
-from jobs.environment import MAIN_LOG, RANK_LOG
+from jobs.environment import MAIN_LOG, RANK_LOG, STOP_FILE
+
+PID_NAME = "rank.{rank}.pid"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -37,6 +40,12 @@ def _mark_main(log: Path, link: Path) -> None:
     link.symlink_to(log.name)
 
 
+def _report_pid(folder: Path, rank: str) -> None:
+    beside = folder / f".{rank}.pid"
+    beside.write_text(str(os.getpid()), encoding="ascii")
+    beside.replace(folder / PID_NAME.format(rank=rank))
+
+
 def main() -> None:
     """Run the module named by the first argument."""
     module, *arguments = sys.argv[1:]
@@ -46,6 +55,7 @@ def main() -> None:
         _send_output_to(log)
         if os.environ["RANK"] == "0":
             _mark_main(log, Path(os.environ[MAIN_LOG]))
+        _report_pid(Path(os.environ[STOP_FILE]).parent, os.environ["RANK"])
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

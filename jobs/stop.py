@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.rank import PID_NAME
 from jobs.run_folder import read_json, write_json_atomic
 from jobs.slurm import parse_time
 
@@ -161,6 +162,16 @@ class LocalStopFile:
 
     def __exit__(self, *error: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def rank_pids(self) -> dict[int, int]:
+        """Return rank -> process id of this node's ranks, as they reported them."""
+        found: dict[int, int] = {}
+        for path in self._folder.glob(PID_NAME.format(rank="*")):
+            try:
+                found[int(path.name.split(".")[1])] = int(path.read_text(encoding="ascii"))
+            except (OSError, ValueError):
+                continue
+        return found
 
     def write(self, stop: Stop) -> None:
         """Tell the ranks of this node to stop."""

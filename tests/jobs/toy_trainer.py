@@ -2,7 +2,7 @@
 
 A rank that dies leaves the others waiting for ever, as a collective on GPUs does.
 
-    python -m tests.jobs.toy_trainer train steps=20 step_sec=0.05 save_every=5 fail_at=7 fail_attempt=1
+    python -m tests.jobs.toy_trainer train steps=20 step_sec=0.05 save_every=5 fail_at=7
 """
 
 from __future__ import annotations

@@ -1,0 +1,73 @@
+"""The cases are what a real Slurm (22.05) showed an agent in the moment of each event."""
+
+from __future__ import annotations
+
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from jobs.stop import Execution, LocalStopFile, Stop, decide_stop, read_stop
+
+NOW = datetime(2026, 11, 20, 12, 0, 0).timestamp()
+SOON, LATER = "2026-11-20T12:00:20", "2026-11-20T14:00:00"
+RUNNING = {"JobState": "RUNNING", "Restarts": "0", "Reason": "None", "PreemptTime": "None"}
+EXECUTION = Execution(restart=0, ends=NOW + 7200, lead_sec=60)
+TERM, USR2 = signal.SIGTERM, signal.SIGUSR2
+
+
+@pytest.mark.parametrize(
+    ("signum", "job", "reason", "deadline"),
+    [
+        (TERM, {**RUNNING, "EndTime": SOON, "PreemptTime": SOON}, "preempt", NOW + 20),
+        (USR2, {**RUNNING, "EndTime": SOON, "PreemptTime": SOON}, "preempt", NOW + 20),
+        (USR2, {**RUNNING, "EndTime": "2026-11-20T12:02:00"}, "timeout", NOW + 120),
+        (USR2, {**RUNNING, "EndTime": LATER}, "preempt", None),
+        (TERM, {**RUNNING, "EndTime": LATER}, "crash", None),
+        (TERM, {**RUNNING, "JobState": "COMPLETING", "EndTime": SOON}, "cancelled", None),
+        (
+            TERM,
+            {**RUNNING, "JobState": "COMPLETING", "EndTime": SOON, "PreemptTime": SOON},
+            "cancelled",
+            None,
+        ),
+        (TERM, {"JobState": "COMPLETING", "Restarts": "1", "EndTime": LATER}, "requeued", None),
+        (TERM, {**RUNNING, "JobState": "COMPLETING", "Reason": "TimeLimit"}, "timeout", None),
+        (TERM, {**RUNNING, "JobState": "CANCELLED"}, "cancelled", None),
+    ],
+)
+def test_cause_of_a_stop_is_read_from_the_job(
+    signum: int, job: dict[str, str], reason: str, deadline: float | None
+) -> None:
+    stop = decide_stop(signum, job, EXECUTION, NOW)
+    assert (stop.reason, stop.deadline, stop.source) == (reason, deadline, "slurm")
+
+
+def test_restart_count_is_compared_with_the_own_one() -> None:
+    job = {**RUNNING, "Restarts": "3", "EndTime": SOON, "PreemptTime": SOON}
+    assert decide_stop(TERM, job, Execution(3, NOW, 60), NOW).reason == "preempt"
+    assert decide_stop(TERM, job, Execution(2, NOW, 60), NOW).reason == "requeued"
+
+
+@pytest.mark.parametrize(("left_sec", "reason"), [(120, "timeout"), (3600, "preempt")])
+def test_without_an_answer_the_cause_is_inferred_from_the_clock(left_sec: int, reason: str) -> None:
+    stop = decide_stop(TERM, None, Execution(0, NOW + left_sec, 60), NOW)
+    assert (stop.reason, stop.source) == (reason, "inferred")
+
+
+def test_stop_survives_its_file(tmp_path: Path) -> None:
+    stop = Stop("preempt", NOW, "slurm", "seen")
+    with LocalStopFile(f"test-{time.time_ns()}") as local:
+        assert read_stop(local.path) is None
+        local.write(stop)
+        assert read_stop(local.path) == stop
+        folder = local.path.parent
+    assert not folder.exists()
+
+
+def test_stop_file_written_by_hand_needs_no_more_than_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "stop.json"
+    path.write_text('{"reason": "user"}')
+    assert read_stop(path) == Stop("user", None, "user")
