@@ -18,8 +18,10 @@ from torch import nn
 from egovl import config as configuration
 from egovl import dist
 from egovl.convert.initialize import load_released
-from egovl.data.loader import build_eval_loader, build_train_loader
+from egovl.convert.unpickle import CheckpointError as ConvertError
+from egovl.data.loader import LoaderError, build_eval_loader, build_train_loader
 from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit
+from egovl.engine.checkpoint import CheckpointError as SaveError
 from egovl.engine.evaluator import Evaluation, evaluate
 from egovl.engine.folder import (
     ATTEMPT_VARIABLE,
@@ -30,13 +32,15 @@ from egovl.engine.folder import (
     write_text,
 )
 from egovl.engine.signals import StopRequest
-from egovl.engine.trainer import FitResult, Trainer, TrainPlan
+from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
 from egovl.recipe import Recipe, StageConfig
 
 logger = logging.getLogger(__name__)
 
 EXIT_SUPERSEDED = 3
+# what a user can mend: their message says how, a traceback would hide it
+USER_ERRORS = (ValueError, OSError, LoaderError, SaveError, ConvertError, TrainingDiverged)
 
 
 def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
@@ -61,6 +65,11 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
     except Superseded as error:
         logger.warning("%s", error)
         return EXIT_SUPERSEDED
+    except USER_ERRORS as error:
+        _fail(folder, error)
+        logger.error("%s", error)
+        logger.debug("raised at", exc_info=True)
+        return 1
     except BaseException as error:
         _fail(folder, error)
         raise

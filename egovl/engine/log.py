@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from egovl.engine.folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -33,7 +36,7 @@ class RunLog:
         self._write([{"kind": "train", **record} for record in records])
         for record in records:
             for name, value in record.items():
-                if name != "step":
+                if name not in ("step", "steps"):
                     self._board.add_scalar(f"train/{name}", value, record["step"])
 
     def evaluation(self, step: int, name: str, metrics: Mapping[str, float]) -> None:
@@ -86,35 +89,30 @@ class Progress:
     """A bar on a terminal; elsewhere a line every ``every_sec``: step, loss, clips/s, time left."""
 
     def __init__(self, total: int, start: int, what: str, every_sec: float = 20.0) -> None:
-        self._interactive = sys.stderr.isatty()
-        self._every_sec = every_sec if not self._interactive else 0.1
-        self._bar = tqdm(
-            total=total,
-            initial=start,
-            desc=what,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=self._every_sec,
-            file=sys.stderr if self._interactive else _Lines(),
-        )
+        self._what, self._total, self._done, self._start = what, total, start, start
+        self._every_sec = every_sec
+        self._began = self._shown = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=start, desc=what, unit="step", dynamic_ncols=True)
 
     def update(self, steps: int, **shown: float) -> None:
         """Advance; ``shown`` are the latest scalars."""
-        self._bar.set_postfix({k: f"{v:.4g}" for k, v in shown.items()}, refresh=False)
-        self._bar.update(steps)
+        self._done += steps
+        texts = {k: f"{v:.4g}" for k, v in shown.items()}
+        if self._bar is not None:
+            self._bar.set_postfix(texts, refresh=False)
+            self._bar.update(steps)
+            return
+        now = time.monotonic()
+        if now - self._shown >= self._every_sec or self._done == self._total:
+            self._shown = now
+            pace = (now - self._began) / max(self._done - self._start, 1)
+            left = tqdm.format_interval(pace * (self._total - self._done))
+            words = " ".join(f"{k} {v}" for k, v in texts.items())
+            logger.info("%s %d/%d  %s  %s left", self._what, self._done, self._total, words, left)
 
     def close(self) -> None:
         """Leave the last state on the screen."""
-        self._bar.close()
-
-
-class _Lines:
-    """Turns tqdm's redrawing into plain lines for a log file."""
-
-    def write(self, text: str) -> None:
-        text = text.strip("\r\n")
-        if text.strip():
-            sys.stderr.write(text + "\n")
-
-    def flush(self) -> None:
-        sys.stderr.flush()
+        if self._bar is not None:
+            self._bar.close()

@@ -149,7 +149,7 @@ class Trainer:
                 lr = lr_at(self._step, self.optim_config, self.plan.total_steps)
                 report = self._train_step(network, batch.to(self.device), lr)
                 self._step += 1
-                pending.add({"step": self._step, "lr": lr}, report)
+                pending.add({"step": self._step, "steps": self.plan.total_steps, "lr": lr}, report)
                 save = self._save_is_due()
                 last = self._step == self.plan.total_steps
                 # before a checkpoint, so that no step below a COMMIT lacks its line after a kill
