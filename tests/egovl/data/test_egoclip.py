@@ -148,7 +148,9 @@ def test_negatives_share_video_and_window(tmp_path: Path) -> None:
     for i in range(60):
         same = [j for j in range(60) if dataset.segment_of(j) == dataset.segment_of(i)]
         assert dataset.negative_pool(i).tolist() == same
-        drawn = {dataset.partner(i, lambda low, high, k=k: low + k % (high - low + 1)) for k in same}
+        drawn = {
+            dataset.partner(i, lambda low, high, k=k: low + k % (high - low + 1)) for k in same
+        }
         assert drawn <= set(same)
         assert i not in drawn or same == [i]
     legacy = config(tmp_path, neg_window_sec=60.0, legacy_self_negative=True).build()

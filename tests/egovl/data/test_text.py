@@ -93,6 +93,8 @@ def test_a_hugging_face_folder_gives_the_published_ids(tmp_path: Path) -> None:
     assert tokens.tolist() == golden["input_ids"]
     assert mask.int().tolist() == golden["attention_mask"]
     assert tokenizer.context_length == 24
-    assert HFTokenizerConfig(folder=tmp_path, context_length=5).build()("a a a a a a")[0].shape[1] == 5
+    assert (
+        HFTokenizerConfig(folder=tmp_path, context_length=5).build()("a a a a a a")[0].shape[1] == 5
+    )
     with pytest.raises(FileNotFoundError, match="tokenizer folder"):
         HFTokenizerConfig(folder=tmp_path / "none").build()
