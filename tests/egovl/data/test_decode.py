@@ -136,7 +136,7 @@ def test_a_missing_file_and_a_frame_outside_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_back_end_lists_those_installed() -> None:
-    with pytest.raises(ValueError, match=r"installed: .*pyav"):
+    with pytest.raises(ValueError, match=r"usable here: .*pyav"):
         choose_backend("opencv")
     assert choose_backend("auto") == available_backends()[0]
 
