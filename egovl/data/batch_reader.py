@@ -10,7 +10,7 @@ from torch import Tensor
 from egovl.data.clips import ClipReader, ClipRequest, Frames
 from egovl.data.collate import Tokenizer, collate, crop_clip
 from egovl.data.configs import LoaderConfig
-from egovl.data.decode import DecodeError
+from egovl.data.decode import DecodeError, choose_backend
 from egovl.data.randomness import PARTNER, REPLACEMENT, SampleRandom
 from egovl.data.types import Batch, ClipDataset, HasPartners, Sample
 
@@ -57,6 +57,7 @@ class BatchReader(torch.utils.data.Dataset):
     def __init__(
         self, dataset: ClipDataset, config: LoaderConfig, tokenizer: Tokenizer | None, seed: int
     ) -> None:
+        choose_backend(config.backend)  # an unusable one stops here, not in a loading process
         self._dataset = dataset
         self._config = config
         self._tokenizer = tokenizer

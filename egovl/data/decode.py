@@ -2,19 +2,25 @@
 
 Frames are uint8 ``[N, H, W, 3]``, RGB, turned upright when the file carries a rotation.
 PyAV comes first: its wheel brings FFmpeg and it needs no thread hand-over per frame, which makes it
-several times faster than decord on small prepared chunks (`make bench`).
+several times faster than decord on small prepared chunks (`make bench`). torchcodec, about a
+quarter faster still, needs FFmpeg's shared libraries on the machine and is used when asked for.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from egovl.data.types import Span
+
+log = logging.getLogger(__name__)
 
 
 class DecodeError(RuntimeError):
@@ -86,25 +92,38 @@ _BACKENDS: dict[str, tuple[str, Callable[[Path], VideoReader]]] = {
 
 
 def available_backends() -> list[str]:
-    """Back ends whose package is installed, the preferred one first."""
-    return [name for name, (package, _) in _BACKENDS.items() if importlib.util.find_spec(package)]
+    """Back ends that load on this machine, the preferred one first."""
+    return [name for name in _BACKENDS if _loads(name)]
+
+
+@cache
+def _loads(backend: str) -> bool:
+    """Whether its package is installed, with the libraries it needs."""
+    package = _BACKENDS[backend][0]
+    if importlib.util.find_spec(package) is None:
+        return False
+    try:
+        importlib.import_module(package)
+    except (ImportError, OSError, RuntimeError) as error:  # torchcodec without FFmpeg's libraries
+        log.info("decoder back end %s does not load: %s", backend, error)
+        return False
+    return True
 
 
 def choose_backend(name: str) -> str:
     """The back end to use for a config value.
 
     Raises:
-        ValueError: Unknown or not installed.
+        ValueError: Unknown or not usable on this machine.
     """
-    available = available_backends()
-    if name == "auto" and available:
-        return available[0]
-    if name not in available:
-        raise ValueError(
-            f"decoder back end {name!r} is not installed; installed: {available}, "
-            f"known: {sorted(_BACKENDS)}"
-        )
-    return name
+    candidates = _BACKENDS if name == "auto" else [name] if name in _BACKENDS else []
+    for candidate in candidates:
+        if _loads(candidate):
+            return candidate
+    raise ValueError(
+        f"decoder back end {name!r} cannot be used; usable here: {available_backends()}, "
+        f"known: {sorted(_BACKENDS)}"
+    )
 
 
 def open_reader(path: Path, backend: str = "auto") -> VideoReader:

@@ -10,6 +10,7 @@ Which process makes a batch, and how many there are, changes nothing in it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import multiprocessing
@@ -194,6 +195,9 @@ def _start_worker(worker: int) -> None:
     stop the training before it has saved. A TERM of the training process itself still ends it, and
     torch ends it when the training process is gone.
     """
+    # open files of the training process came along with the fork; freeing them here could wait for
+    # threads that did not
+    gc.freeze()
     for ignored in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

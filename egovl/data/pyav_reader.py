@@ -120,7 +120,8 @@ class PyAVReader:
     def _pixels(self, frame: VideoFrame) -> np.ndarray:
         if frame.is_corrupt:
             raise DecodeError(self._path, None, "damaged data: the decoder concealed an error")
-        pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        # one thread: a pool of threads per open file would also hang a forked copy that frees it
+        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         quarter_turns = round(frame.rotation / 90) % 4
         if not quarter_turns:
             return pixels

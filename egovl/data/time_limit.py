@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -32,8 +33,7 @@ class TimeLimit:
             TimeoutError: The limit passed first. What the call works on must not be used again.
         """
         if self._calls is None or self._process != os.getpid():
-            self._calls, self._process = SimpleQueue(), os.getpid()
-            threading.Thread(target=_serve, args=(self._calls,), name="decode", daemon=True).start()
+            self._calls, self._process = self._start(), os.getpid()
         answer: SimpleQueue = SimpleQueue()
         self._calls.put((call, answer))
         try:
@@ -46,13 +46,19 @@ class TimeLimit:
             raise error
         return result
 
+    def _start(self) -> SimpleQueue:
+        calls: SimpleQueue = SimpleQueue()
+        threading.Thread(target=_serve, args=(calls,), name="decode", daemon=True).start()
+        weakref.finalize(self, calls.put, None)  # the thread ends with this object
+        return calls
+
 
 def _serve(calls: SimpleQueue) -> None:
-    while True:
-        call, answer = calls.get()
+    while (job := calls.get()) is not None:
+        call, answer = job
         try:
             outcome = call(), None
         except BaseException as error:  # carried to the caller, which raises it
             outcome = None, error
         answer.put(outcome)
-        del call, answer, outcome
+        del job, call, answer, outcome

@@ -76,8 +76,8 @@ def write_egomcq(path: Path, num_questions: int, uids: Sequence[str]) -> Path:
         questions[str(q)] = {
             "answer": q % 5,
             "types": 1 + q % 2,
-            "query": choices[str(q % 5)],
             "choices": choices,
+            "query": choices[str(q % 5)],
         }
     path.write_text(json.dumps(questions))
     return path

@@ -102,7 +102,7 @@ def test_a_truncated_file_fails_at_the_missing_part(
     path = write_video(tmp_path / "v.mp4", 200, container_options=options)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(DecodeError, match=r"v.mp4"):
+    with pytest.raises(DecodeError, match=r"v\.mp4"):
         open_reader(path, backend).read([180, 190])
 
 
@@ -136,7 +136,7 @@ def test_a_missing_file_and_a_frame_outside_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_back_end_lists_those_installed() -> None:
-    with pytest.raises(ValueError, match=r"installed: .*pyav"):
+    with pytest.raises(ValueError, match=r"usable here: .*pyav"):
         choose_backend("opencv")
     assert choose_backend("auto") == available_backends()[0]
 

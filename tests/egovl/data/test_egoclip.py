@@ -136,7 +136,7 @@ def test_missing_and_empty_inputs_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lacks the columns"):
         config(tmp_path).build()
     missing = EgoClipConfig(annotations=tmp_path / "egoclip.csv", video_root=tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="video_root .*none is not a folder"):
+    with pytest.raises(FileNotFoundError, match=r"video_root .*none is not a folder"):
         missing.build()
 
 

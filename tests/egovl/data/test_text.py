@@ -75,7 +75,7 @@ def test_reading_the_vocabulary_does_not_import_the_package_around_it() -> None:
 
 
 def test_a_missing_or_broken_vocabulary_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"tokenizer.vocabulary"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.vocabulary"):
         CLIPBPEConfig(vocabulary=tmp_path / "none.gz").build()
     broken = tmp_path / "broken.gz"
     broken.write_bytes(gzip.compress(b"#version\na b\nonly\n"))
