@@ -200,27 +200,12 @@ def test_signal_before_the_agent_listens_goes_through_the_submitit_hook(
     assert [claim["restart"] for claim in claims] == [0, 1]
 
 
-<<<<<<< HEAD
-SLOW_START = """
-=======
 # In the job: what lies between submitit taking the signals and the agent taking them, made longer.
 HOLD = """
->>>>>>> jobsb
 import os, sys
 if "submitit.core._submit" in sys.orig_argv and "SLURM_RESTART_COUNT" not in os.environ:
     import time
     from pathlib import Path
-<<<<<<< HEAD
-    def hold(env, paths, delayed, _mark=Path("{mark}")):
-        original(env, paths, delayed)
-        if not _mark.exists():
-            _mark.touch()
-            time.sleep(20)
-    if "submitit.core._submit" in " ".join(sys.orig_argv):
-        from submitit.core.job_environment import JobEnvironment
-        original = JobEnvironment._handle_signals
-        JobEnvironment._handle_signals = hold
-=======
     from submitit.core.job_environment import JobEnvironment
     take_signals = JobEnvironment._handle_signals
 
@@ -231,7 +216,6 @@ if "submitit.core._submit" in sys.orig_argv and "SLURM_RESTART_COUNT" not in os.
         time.sleep(30)
 
     JobEnvironment._handle_signals = hold
->>>>>>> jobsb
 """
 
 
