@@ -1,0 +1,123 @@
+"""A gloo trainer that keeps the run-folder contract and trains nothing: tests of the job side.
+
+Every rank logs each step it has finished in `<run>/steps/<rank>.jsonl`, with a value that depends
+on all steps before it in their order: a lost, repeated or reordered step shows in the last one.
+
+    torchrun --nproc-per-node 2 -m toy_trainer steps=40 save_every=10 crash_at=17 ignore_stop=1
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+MODULUS = 2**31 - 1
+VERSION = "as submitted"
+TOLD: list[int] = []
+
+RUN = Path(os.environ["EGOVL_RUN_DIR"])
+ATTEMPT = int(os.environ["EGOVL_ATTEMPT"])
+STOP_FILE = Path(os.environ["EGOVL_STOP_FILE"])
+RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def next_value(value: int, step: int, world: int) -> int:
+    """The value after a step: `world` ranks contribute (rank + 1) * step each."""
+    return (value * 31 + step * world * (world + 1) // 2) % MODULUS
+
+
+def is_fenced() -> bool:
+    return (RUN / "attempts" / str(ATTEMPT + 1) / "claim.json").exists()
+
+
+def write(path: Path, data: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{RANK}")
+    beside.write_text(json.dumps(data))
+    beside.replace(path)
+
+
+def append(path: Path, data: dict[str, object]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(data) + "\n")
+
+
+def load() -> tuple[int, int]:
+    """Step and value of the newest checkpoint that has its COMMIT."""
+    marks = RUN.glob("ckpt/step-*/COMMIT")
+    step = max((int(mark.parent.name.removeprefix("step-")) for mark in marks), default=0)
+    if not step:
+        return 0, 0
+    shard = RUN / "ckpt" / f"step-{step}" / f"rank-{RANK}.json"
+    return step, json.loads(shard.read_text())["value"]
+
+
+def train(options: dict[str, float]) -> tuple[str, int, int]:
+    """Step until the end or the stop; how it ended, the last step and the last COMMIT."""
+    import torch
+    import torch.distributed as dist
+
+    def save(step: int, value: int) -> None:
+        folder = RUN / "ckpt" / f"step-{step}"
+        if not is_fenced():
+            write(folder / f"rank-{RANK}.json", {"value": value})
+        time.sleep(options.get("save_sec", 0.0))
+        dist.barrier()
+        if RANK == 0 and not is_fenced():
+            facts = {"step": step, "samples": step, "attempt": ATTEMPT, "world_size": WORLD}
+            write(folder / "COMMIT", {**facts, "files": {}})
+        dist.barrier()
+
+    dist.init_process_group("gloo")
+    step, value = load()
+    saved = step
+    print(f"rank {RANK} of {WORLD}, {VERSION}, begins at step {step}", flush=True)
+    while step < options["steps"]:
+        time.sleep(options.get("step_sec", 0.05))
+        step += 1
+        if ATTEMPT == 1 and step == options.get("crash_at") and RANK == WORLD - 1:
+            raise RuntimeError(f"told to crash at step {step}")
+        sees_stop = bool(TOLD) or STOP_FILE.exists()
+        shared = torch.tensor([(RANK + 1) * step, int(sees_stop)])
+        dist.all_reduce(shared)
+        value = (value * 31 + int(shared[0])) % MODULUS
+        if not is_fenced():
+            line = {"step": step, "attempt": ATTEMPT, "time": time.time(), "value": value}
+            append(RUN / "steps" / f"{RANK}.jsonl", line)
+            if RANK == 0:
+                append(RUN / "metrics.jsonl", {"kind": "train", "loss": 1.0 / step, **line})
+        stops = bool(shared[1]) and not options.get("ignore_stop")
+        if stops or step == options["steps"] or step % options.get("save_every", 1e9) == 0:
+            save(step, value)
+            saved = step
+        if stops and step < options["steps"]:
+            return "stopped", step, saved
+    if RANK == 0 and not is_fenced():
+        write(RUN / "result.json", {"schema": 1, "step": step, "value": value, "version": VERSION})
+    return "done", step, saved
+
+
+def main() -> None:
+    # Before torch: on some clusters the ranks get the TERM of a preemption themselves.
+    signal.signal(signal.SIGTERM, lambda *_: TOLD.append(1))
+    options = {name: float(text) for name, text in (word.split("=") for word in sys.argv[1:])}
+    exit_json = RUN / "attempts" / str(ATTEMPT) / "exit" / f"{RANK}.json"
+    facts = {"rank": RANK, "world_size": WORLD}
+    try:
+        state, step, saved = train(options)
+    except RuntimeError as error:  # our own, or gloo's once a peer is gone
+        failed = {"state": "failed", "step": None, "saved_step": None, "message": str(error)}
+        write(exit_json, {**facts, **failed})
+        raise
+    message = "" if state == "done" else "told to stop"
+    left = {"state": state, "step": step, "saved_step": saved, "message": message}
+    write(exit_json, {**facts, **left})
+
+
+if __name__ == "__main__":
+    main()
