@@ -15,7 +15,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, cast
 
-from jobs.metrics_file import LOSS, Curve, RunMetrics, find_best, read_metrics
+from jobs.metrics_cache import MetricsCache, load_metrics_cache
+from jobs.metrics_file import LOSS, Curve, RunMetrics, find_best
 
 STATES = ("done", "running", "queued", "stopped", "failed", "cancelled", "incomplete")
 _MARKS = frozenset(
@@ -69,11 +70,13 @@ def collect_runs(runs: Path, kind: str = "*", name: str = "*") -> list[RunRow]:
         name: shell pattern of the run names wanted; a part of the name is enough.
     """
     pattern = name if any(sign in name for sign in "*?[") else f"*{name}*"
+    cache = load_metrics_cache(runs)
     rows = [
-        read_run(path, of_kind, entries)
+        read_run(path, of_kind, entries, cache)
         for path, of_kind, entries in _find_runs(runs)
-        if fnmatch(of_kind, kind) and fnmatch(path.name, pattern)
+        if fnmatch(of_kind, kind) and fnmatch(os.path.basename(path), pattern)
     ]
+    cache.save()
     return sorted(rows, key=lambda row: (row.kind, row.updated, row.name))
 
 
@@ -82,12 +85,12 @@ def metric_names(rows: Iterable[RunRow]) -> list[str]:
     return sorted({name for row in rows for name in row.last})
 
 
-def read_run(path: Path, kind: str, entries: frozenset[str]) -> RunRow:
+def read_run(path: str, kind: str, entries: frozenset[str], cache: MetricsCache) -> RunRow:
     """Read one run folder; `entries` are the names in it."""
     problems: list[str] = []
     state = _read_object(path, "state.json", entries, problems)
     result = _read_object(path, "result.json", entries, problems)
-    metrics = _read_metrics(path, entries, problems)
+    metrics = _read_metrics(path, entries, cache, problems)
     commit = _newest_commit(path) if "ckpt" in entries else None
     final = _numbers(result.get("metrics"))
     last = {name: value for name, value in metrics.last.items() if name != LOSS} | final
@@ -95,8 +98,8 @@ def read_run(path: Path, kind: str, entries: frozenset[str]) -> RunRow:
     loss = _number(result.get("train_loss"))
     return RunRow(
         kind=kind,
-        name=path.name,
-        path=str(path),
+        name=os.path.basename(path),
+        path=path,
         state=_state(state, result),
         step=max((step for step in steps if step is not None), default=None),
         saved_step=commit,
@@ -115,19 +118,19 @@ def read_run(path: Path, kind: str, entries: frozenset[str]) -> RunRow:
     )
 
 
-def _find_runs(runs: Path) -> Iterable[tuple[Path, str, frozenset[str]]]:
+def _find_runs(runs: Path) -> Iterable[tuple[str, str, frozenset[str]]]:
     for kind, path in _folders(runs):
         entries = frozenset(os.listdir(path))
         if entries & _MARKS:
-            yield Path(path), "-", entries
+            yield path, "-", entries
             continue
-        for _, run in _folders(Path(path)):
+        for _, run in _folders(path):
             entries = frozenset(os.listdir(run))
             if entries & _MARKS:
-                yield Path(run), kind, entries
+                yield run, kind, entries
 
 
-def _folders(path: Path) -> list[tuple[str, str]]:
+def _folders(path: str | Path) -> list[tuple[str, str]]:
     try:
         with os.scandir(path) as entries:
             found = [(each.name, each.path) for each in entries if each.is_dir()]
@@ -137,12 +140,13 @@ def _folders(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_object(
-    path: Path, name: str, entries: frozenset[str], problems: list[str]
+    path: str, name: str, entries: frozenset[str], problems: list[str]
 ) -> dict[str, Any]:
     if name not in entries:
         return {}
     try:
-        values = json.loads((path / name).read_bytes())
+        with open(f"{path}/{name}", "rb", buffering=0) as file:
+            values = json.loads(file.read())
     except (OSError, ValueError) as error:
         problems.append(f"{name}: {error}")
         return {}
@@ -152,11 +156,13 @@ def _read_object(
     return cast("dict[str, Any]", values)
 
 
-def _read_metrics(path: Path, entries: frozenset[str], problems: list[str]) -> RunMetrics:
+def _read_metrics(
+    path: str, entries: frozenset[str], cache: MetricsCache, problems: list[str]
+) -> RunMetrics:
     if "metrics.jsonl" not in entries:
         return RunMetrics()
     try:
-        metrics = read_metrics(path / "metrics.jsonl")
+        metrics = cache.read(f"{path}/metrics.jsonl")
     except OSError as error:
         problems.append(f"metrics.jsonl: {error}")
         return RunMetrics()
@@ -178,30 +184,30 @@ def _note(state: dict[str, Any]) -> str:
     return ": ".join(str(word) for word in words if word)
 
 
-def _newest_commit(path: Path) -> int | None:
-    names = [name for name in _list(path / "ckpt") if name.startswith("step-")]
+def _newest_commit(path: str) -> int | None:
+    names = [name for name in _list(f"{path}/ckpt") if name.startswith("step-")]
     steps = sorted((int(name[5:]) for name in names if name[5:].isdecimal()), reverse=True)
-    return next((step for step in steps if (path / f"ckpt/step-{step}/COMMIT").is_file()), None)
+    return next((step for step in steps if os.path.isfile(f"{path}/ckpt/step-{step}/COMMIT")), None)
 
 
-def _attempts(path: Path) -> int:
-    return sum(name.isdecimal() for name in _list(path / "attempts"))
+def _attempts(path: str) -> int:
+    return sum(name.isdecimal() for name in _list(f"{path}/attempts"))
 
 
-def _list(path: Path) -> list[str]:
+def _list(path: str) -> list[str]:
     try:
         return os.listdir(path)
     except OSError:
         return []
 
 
-def _last_change(path: Path, entries: frozenset[str]) -> float:
+def _last_change(path: str, entries: frozenset[str]) -> float:
     """Return when the run last wrote; not the folder's own time, which copying changes."""
     times: list[float] = []
     for name in ("metrics.jsonl", "state.json", "result.json", "run.json"):
         if name in entries:
             try:
-                times.append(os.stat(path / name).st_mtime)
+                times.append(os.stat(f"{path}/{name}").st_mtime)
             except OSError:
                 continue  # replaced this moment
     return max(times, default=0.0)

@@ -68,4 +68,4 @@ def _write_text(path: str | None, text: str) -> None:
 
 
 def _write_page(path: Path, rows: list[RunRow], runs: Path) -> None:
-    write_report(path, rows, f"Runs in {runs.resolve().name or runs}")
+    write_report(path, rows, f"Results in {runs.resolve().name}")

@@ -21,6 +21,7 @@ from jobs.report_assets import SCRIPT, STYLE
 from jobs.report_table import FIXED, format_hours, format_number, summary
 
 _TEXT = ("kind", "name", "state")
+_TITLES = {LOSS: "training loss"}
 # Beyond these a plot is unreadable; the newest runs are shown.
 _PLOTS, _RUNS_IN_PLOT = 9, len(COLORS)
 # Details with plots; the rest is in the table and in the csv.
@@ -73,15 +74,20 @@ def _table(rows: Sequence[RunRow]) -> str:
 
 def _head(name: str) -> str:
     kind = ' class="text"' if name in _TEXT else ""
-    return f'<th data-name="{escape(name)}"{kind}><button>{escape(name)}</button></th>'
+    group, slash, metric = name.rpartition("/")
+    label = f"<small>{escape(group)}</small>{escape(metric)}" if slash else escape(name)
+    return f'<th data-name="{escape(name)}"{kind}><button>{label}</button></th>'
 
 
 def _row(index: int, row: RunRow, metrics: Sequence[str], winners: dict[str, float]) -> str:
     name = escape(row.name)
     shown = f'<a href="#run-{index}">{name}</a>' if index < _DETAILED_RUNS else name
+    said = escape("; ".join([row.note, *row.problems] if row.note else row.problems))
+    warning = ' <span class="warn">!</span>' if row.problems else ""
     cells = [
         f'<td class="text">{escape(row.kind)}</td><td class="text">{shown}</td>',
-        f'<td class="text"><span class="state {row.state}">{row.state}</span></td>',
+        f'<td class="text" title="{said}"><span class="state {row.state}">{row.state}</span>'
+        f"{warning}</td>",
         _cell(row.step, "" if row.step is None else f"{row.step:,}"),
         _cell(row.attempts, str(row.attempts)),
         _cell(row.hours, format_hours(row.hours)),
@@ -103,13 +109,13 @@ def _cell(value: float | None, text: str, is_top: bool = False) -> str:
 
 
 def _comparison(rows: Sequence[RunRow]) -> str:
-    """Return one plot per metric over the newest runs that have it."""
-    names = [LOSS, *metric_names(rows)]
-    figures: list[str] = []
-    for name in names[:_PLOTS]:
-        having = sorted((row for row in rows if name in row.curves), key=lambda row: row.updated)
-        series = [(row.name, row.curves[name]) for row in having[-_RUNS_IN_PLOT:]]
-        figures.append(_figure("training loss" if name == LOSS else name, series))
+    """Return one plot per metric over the newest runs, each run in one colour throughout."""
+    newest = sorted((row for row in rows if row.curves), key=lambda row: row.updated)
+    shown = newest[-_RUNS_IN_PLOT:]
+    figures = [
+        _figure(_TITLES.get(name, name), [(row.name, row.curves.get(name, [])) for row in shown])
+        for name in [LOSS, *metric_names(shown)][:_PLOTS]
+    ]
     if not any(figures):
         return ""
     return f'<h2>Curves over the step</h2><div class="charts">{"".join(figures)}</div>'
@@ -121,8 +127,8 @@ def _figure(title: str, series: Sequence[tuple[str, list[tuple[int, float]]]]) -
         return ""
     legend = "".join(
         f'<span><i style="background:{COLORS[index % len(COLORS)]}"></i>{escape(label)}</span>'
-        for index, (label, _) in enumerate(series)
-        if label
+        for index, (label, curve) in enumerate(series)
+        if label and curve
     )
     key = f'<div class="legend">{legend}</div>' if legend else ""
     return f"<figure><figcaption>{escape(title)}</figcaption>{chart}{key}</figure>"
@@ -158,7 +164,7 @@ def _detail(index: int, row: RunRow) -> str:
     )
     problems = "".join(f'<div class="warn">{escape(problem)}</div>' for problem in row.problems)
     charts = "".join(
-        _figure("training loss" if name == LOSS else name, [("", curve)])
+        _figure(_TITLES.get(name, name), [("", curve)])
         for name, curve in sorted(row.curves.items(), key=lambda item: item[0] != LOSS)
     )
     return (

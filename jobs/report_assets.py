@@ -22,6 +22,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 8px 12px; text-align: right; white-space: nowrap; vertical-align: middle; }
 th { position: sticky; top: 0; background: var(--card); font-weight: 600; font-size: 12px;
   color: var(--soft); border-bottom: 1px solid var(--line); }
+th { vertical-align: bottom; } th small { display: block; font-weight: 400; font-size: 11px; }
 th button { all: unset; cursor: pointer; }
 th button:hover, th button:focus-visible { color: var(--accent); }
 th[aria-sort=ascending] button::after { content: " \\25B2"; color: var(--accent); }
@@ -42,8 +43,8 @@ td.top { font-weight: 650; }
 svg { display: block; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 svg .grid { stroke: var(--line); }
-.spark { width: 90px; height: 22px; display: inline-block; vertical-align: middle;
-  margin-right: 10px; } .spark polyline { stroke: var(--accent); stroke-width: 1.4; }
+.spark { width: 90px; height: 22px; float: left; margin-right: 12px; }
+.spark polyline { stroke: var(--accent); stroke-width: 1.4; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr));
   gap: 14px; }
 figure { margin: 0; padding: 12px 14px 8px; background: var(--card);
@@ -88,6 +89,8 @@ if (table) {
   };
   const readAddress = () => {
     const hash = decodeURIComponent(location.hash);
+    const run = hash.startsWith("#run-") && document.getElementById(hash.slice(1));
+    if (run) { run.open = true; run.scrollIntoView(); }
     if (!hash.startsWith("#sort=")) return;
     const down = hash[6] === "-";
     sortBy(hash.slice(down ? 7 : 6), down ? -1 : 1);

@@ -198,15 +198,25 @@ def _read_all(
 
 def _read(path: str | Path, state: os.stat_result) -> tuple[str, bytes | None]:
     """Return the hash of a file or link and, unless it is large, its bytes."""
-    if stat.S_ISLNK(state.st_mode):
-        content = os.fsencode(os.readlink(path))
-    elif state.st_size > _CHUNK_BYTES:
+    if state.st_size > _CHUNK_BYTES:
         with open(path, "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), None
-    else:
-        with open(path, "rb", buffering=0) as file:
-            content = file.read()
+    content = _read_small(path, state)
     return hashlib.sha256(content).hexdigest(), content
+
+
+def _read_small(path: str | Path, state: os.stat_result) -> bytes:
+    if stat.S_ISLNK(state.st_mode):
+        return os.fsencode(os.readlink(path))
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        content = os.read(handle, state.st_size + 1)
+        if len(content) == state.st_size:
+            return content
+    finally:
+        os.close(handle)
+    with open(path, "rb", buffering=0) as file:  # it grew, shrank, or came in parts
+        return file.read()
 
 
 def _store(
@@ -276,13 +286,15 @@ def _copy(
 
 
 def _write_file(target: str, chunks: Iterable[bytes], mode: int) -> None:
-    with open(
-        target, "xb", buffering=0, opener=lambda path, flags: os.open(path, flags, mode)
-    ) as file:
+    # bare system calls: file objects take a third of the time of a first snapshot
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
         for chunk in chunks:
             view = memoryview(chunk)
             while view:
-                view = view[file.write(view) :]
+                view = view[os.write(handle, view) :]
+    finally:
+        os.close(handle)
 
 
 def _walk(path: Path) -> Iterable[str]:

@@ -63,7 +63,7 @@ def save_stat_cache(path: Path, cache: StatCache) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     with open(handle, "w", encoding="ascii") as file:
         values = {"last": cache.last, "started_ns": cache.started_ns, "records": cache.records}
-        json.dump({"schema": _SCHEMA, **values}, file)
+        file.write(json.dumps({"schema": _SCHEMA, **values}))  # json.dump takes ten times longer
     os.replace(name, path)
 
 
