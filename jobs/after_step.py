@@ -36,8 +36,12 @@ def finish(run: RunFolder, token: str, node: NodeFacts, status: int) -> int:
         The exit code for the job: 0 unless the run has failed.
     """
     number = run.find_claim(token, node.restart)
-    if number is None:
-        number = run.latest_attempt() + 1
+    if number is None:  # the step ended before any agent was there
+        latest = run.latest_attempt()
+        holder = run.attempt(latest).holder
+        if holder is None or holder.token != token:
+            return 0  # a newer launch has the run
+        number = latest + 1
         if not run.claim_attempt(number, token, node.restart, by="batch shell"):
             return 0
     outcome = read_json(run.attempt(number).outcome_json)

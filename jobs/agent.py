@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.attempt import TICK_SEC, AttemptOnNode, Work
+from jobs.attempt import TICK_SEC, AttemptOnNode, Work, conclude
 from jobs.continuation import Decision
-from jobs.errors import RunError
+from jobs.errors import RunError, SnapshotError
 from jobs.node import NodeFacts, read_node_facts
 from jobs.run_folder import RunFolder, read_json
 from jobs.signals import SignalPipe
@@ -124,9 +124,7 @@ def run_node(work: Work, node: NodeFacts, signals: SignalPipe) -> str:
         if number is None:
             return "superseded"
         if node.index == 0:
-            verify_snapshot(work.snapshot)
-            where = {"job_id": node.job_id, "executor": node.executor, "nodes": node.count}
-            work.run.write_state("running", attempt=number, **where)
+            _begin(work, node, number)
         logger.info("attempt %d on node %d of %d (%s)", number, node.index, node.count, node.name)
         decision = AttemptOnNode(work, node, number, signals).run(early)
         if decision is None:
@@ -137,6 +135,18 @@ def run_node(work: Work, node: NodeFacts, signals: SignalPipe) -> str:
             return decision.state
         node = replace(node, restart=node.restart + 1)
         early = []
+
+
+def _begin(work: Work, node: NodeFacts, number: int) -> None:
+    """Check the code copy and say that the attempt runs; a changed copy ends the run."""
+    try:
+        verify_snapshot(work.snapshot)
+    except SnapshotError as error:
+        decision = Decision("failed", "snapshot", reason=str(error))
+        conclude(work.run, number, node, work.token, decision)
+        raise SystemExit(1) from error
+    where = {"job_id": node.job_id, "executor": node.executor, "nodes": node.count}
+    work.run.write_state("running", attempt=number, **where)
 
 
 def _goes_on_here(decision: Decision, node: NodeFacts) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from jobs import slurm
 from jobs.command import RankPlace, torchrun_command
 from jobs.continuation import Decision, continue_run, decide
+from jobs.environment import code_first
 from jobs.errors import SubmitError
 from jobs.node import NodeFacts, is_alive, process_start
 from jobs.rendezvous import MAX_ROUNDS, Rendezvous, is_port_clash, publish, read_rendezvous
@@ -134,7 +135,7 @@ class AttemptOnNode:
             python=sys.executable,
             knows_shutdown_timeout=knows_flag("--shutdown-timeout"),
         )
-        env["PYTHONPATH"] = str(self._work.snapshot)
+        env |= code_first(str(self._work.snapshot))
         log = self._folder.torchrun_log(index)
         child = TorchrunChild(argv, env, self._work.snapshot, log)
         logger.info("torchrun %d meets at %s:%d", child.pid, rendezvous.host, rendezvous.port)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from jobs import slurm
 from jobs.agent import NodeAgent
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
+from jobs.environment import HOME, code_first
 from jobs.errors import ConfigError, SubmitError
 from jobs.node import NodeFacts
-from jobs.provenance import write_provenance
+from jobs.provenance import mask_arguments, write_provenance
 from jobs.rendezvous import Rendezvous
 from jobs.run_folder import RunFolder, append_line, create_json, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
@@ -101,12 +103,14 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
             run.path, standing.job_id, standing.executor, standing.state, standing.message
         )
     how = "started" if number == 1 else f"resumed as attempt {number} ({standing.message})"
+    before = run.read_state()
     try:
         write_json_atomic(run.spec_json(token), spec.to_json())
         write_provenance(place.home, run.provenance, list(place.argv))
+        run.write_state("queued", attempt=number, executor=executor)
         return _submit(run, spec, cluster, executor, Submission(snapshot, token, number, how))
     except SubmitError:
-        _forget(run, number, token)
+        _forget(run, number, token, before)
         raise
 
 
@@ -137,7 +141,7 @@ def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None
     result = subprocess.run(
         [sys.executable, "-m", spec.module, *place.check],
         cwd=snapshot.path,
-        env={**os.environ, "PYTHONPATH": str(snapshot.path), "EGOVL_HOME": str(place.home)},
+        env={**os.environ, **code_first(str(snapshot.path)), HOME: str(place.home)},
         capture_output=True,
         text=True,
         check=False,
@@ -162,7 +166,7 @@ def _take_run(
             "snapshot": str(snapshot.path),
             "snapshot_hash": snapshot.tree_hash,
             "home": str(place.home),
-            "argv": list(place.argv),
+            "argv": mask_arguments(place.argv),
             "created": time.time(),
         }
         create_json(run.run_json, facts)
@@ -171,12 +175,13 @@ def _take_run(
             return number, standing
 
 
-def _forget(run: RunFolder, number: int, token: str) -> None:
+def _forget(run: RunFolder, number: int, token: str, state: Mapping[str, Any]) -> None:
     """Take back a claim whose job was never queued; a run that never was leaves no folder."""
     if number == 1:
         shutil.rmtree(run.path)
         return
     shutil.rmtree(run.attempt(number).path)
+    write_json_atomic(run.state_json, state)
     run.spec_json(token).unlink(missing_ok=True)
 
 
@@ -187,7 +192,6 @@ def _submit(
     ledger = run.path.parent.parent / LEDGER
     line = {"tag": comment_tag(facts.token), "run": str(run.path), "executor": executor}
     append_line(ledger, {**line, "event": "submitting", "time": time.time()})
-    where = {"attempt": facts.number, "executor": executor}
     if executor == "debug":
         record_job(run, facts.token, str(os.getpid()), executor)
         state = _run_here(agent, run)
@@ -198,8 +202,6 @@ def _submit(
     else:
         job_id = _start_locally(run, spec, agent)
     append_line(ledger, {**line, "event": "submitted", "job_id": job_id, "time": time.time()})
-    if run.read_state().get("job_id") != job_id:  # it may have begun
-        run.write_state("queued", job_id=job_id, **where)
     return Launched(run.path, job_id, executor, "queued", facts.how)
 
 
@@ -240,7 +242,7 @@ def _start_locally(run: RunFolder, spec: JobSpec, agent: NodeAgent) -> str:
     gpus = str(spec.resources.gpus_per_node)
     argv = [sys.executable, "-m", "jobs.local_start", agent.run_dir, agent.snapshot, agent.token]
     log = run.submission / "controller.log"
-    with slurm.outside_any_job({"PYTHONPATH": agent.snapshot}), log.open("ab") as output:
+    with slurm.outside_any_job(code_first(agent.snapshot)), log.open("ab") as output:
         started = subprocess.run(
             [*argv, gpus],
             cwd=agent.snapshot,

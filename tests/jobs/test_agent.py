@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import rendezvous
 from jobs.__main__ import preempt, stop
 from jobs.agent import NodeAgent, enter_attempt
 from jobs.cluster import Cluster
@@ -20,6 +23,7 @@ from jobs.follow import follow
 from jobs.node import NodeFacts, is_alive
 from jobs.run_folder import RunFolder, read_json
 from jobs.signals import SignalPipe
+from jobs.snapshot import take_snapshot
 from jobs.spec import JobSpec, Resources
 from jobs.submit import Launched, Place, launch
 
@@ -155,6 +159,39 @@ def test_debug_executor_runs_here_and_does_not_retry_what_cannot_be_helped(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
+def test_port_lost_after_it_was_chosen_costs_a_round_not_the_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        find_port, clash = rendezvous.find_port, taken.getsockname()[1]
+
+        def choose(run_id: str, attempt: int, skip: int = 0) -> int:
+            return clash if skip == 0 else find_port(run_id, attempt, skip)
+
+        monkeypatch.setattr(rendezvous, "find_port", choose)
+        launched = start(tmp_path, "steps=3", "step_sec=0.01", executor="debug")
+    run = RunFolder(launched.run_dir)
+    assert (launched.state, run.latest_attempt()) == ("done", 1)
+    assert (read_json(run.attempt(1).rendezvous_json) or {})["round"] == 1
+
+
+@pytest.mark.slow
+def test_changed_code_copy_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "a.py").write_text("x = 1\n")
+    place = Place(home, tmp_path / "runs", tmp_path / "snapshots")
+    copy = take_snapshot(home, place.snapshots).path / "a.py"
+    copy.chmod(0o644)
+    copy.write_text("x = 2\n")
+    launched = launch(JobSpec("pretrain", "x", module="a"), CLUSTER, place, "debug")
+    assert launched.state == "failed"
+    assert "a.py" in RunFolder(launched.run_dir).read_state()["reason"]
+
+
 def enter(run: RunFolder, token: str, restart: int = 0, index: int = 0) -> int | None:
     node = NodeFacts(index=index, count=2, restart=restart)
     with SignalPipe() as signals:
@@ -207,9 +244,7 @@ def test_pickle_holds_strings_only() -> None:
     assert "cjobs.agent" not in text.replace("cjobs.agent\nNodeAgent", "")
 
 
-def test_agent_process_never_imports_torch(tmp_path: Path) -> None:
-    import subprocess
-
+def test_agent_process_never_imports_torch() -> None:
     code = "import jobs.agent, jobs.submit, jobs.rank, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=HOME, check=False).returncode == 0
 

@@ -9,6 +9,7 @@ import atexit
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,10 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _end_session(*_: object) -> None:
+    pytest.exit("SIGTERM", returncode=143)
+
+
 @pytest.fixture(scope="session")
 def testbed_folder() -> Iterator[Path]:
     """Short folder for this session's testbeds; those of sessions that were killed go first."""
@@ -54,7 +59,10 @@ def testbed_folder() -> Iterator[Path]:
             _remove(folder)
     folder = Path(tempfile.mkdtemp(prefix=f"egovl-slurm-{os.getpid()}-", dir=root))
     atexit.register(_remove, folder)
+    # A killed session (a CI's time limit, `timeout`) takes its testbeds down as well.
+    before = signal.signal(signal.SIGTERM, _end_session)
     yield folder
+    signal.signal(signal.SIGTERM, before)
     _remove(folder)
     atexit.unregister(_remove)
 

@@ -51,15 +51,14 @@ def _assert_ended_well(run: ToyRun) -> None:
     run.assert_continued_from_last_commit(2)
     run.assert_right_values()
     run.assert_right_result()
-    _wait_none_left(run)
+    _wait_none_left(run, run.slurm.settings.node_names)
 
 
-def _wait_none_left(run: ToyRun) -> None:
-    names = run.slurm.settings.node_names
+def _wait_none_left(run: ToyRun, names: list[str]) -> None:
     wait_for(
         lambda: not any(run.slurm.processes_on(name) for name in names),
         60.0,
-        "the end of every process of the job, orphans too",
+        f"the end of every process of the job on {names}, orphans too",
     )
 
 
@@ -91,7 +90,7 @@ def test_killed_slurmd(slurm: SlurmClient, tmp_path: Path, node: int) -> None:
     run.wait_step(1, attempt=2, seconds=150.0)
     run.assert_continued_from_last_commit(2)
     run.assert_right_values()
-    wait_for(lambda: not slurm.processes_on(name), 30.0, f"the orphans on {name} to end")
+    _wait_none_left(run, [name])
 
 
 @cgroup_only
@@ -108,7 +107,6 @@ def test_ranks_that_outlive_all_their_slurmds_write_nothing_once_fenced(
     run.wait_step(1, attempt=2, seconds=150.0)
     run.assert_continued_from_last_commit(2)
     assert len(run.steps_of(0, 1)) > killed_at
-    for name in names:
-        wait_for(lambda: not slurm.processes_on(name), 30.0, f"the orphans on {name} to end")
+    _wait_none_left(run, names)
     run.assert_continued_from_last_commit(2)
     run.assert_right_values()

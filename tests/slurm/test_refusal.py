@@ -23,7 +23,6 @@ pytestmark = [
     ("resources", "words"),
     [
         (Resources(partition="a1000"), "a1000.*urgent"),
-        (Resources(partition="a100", cpus_per_process=99), "[Nn]ode configuration|CPU count"),
         (Resources(partition="a100", gpus_per_node=3), "[Nn]ode configuration"),
     ],
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -130,14 +133,19 @@ def test_a_dead_slurmd_is_noticed_and_its_node_comes_back(slurm: SlurmClient) ->
 def _leftovers(folder: Path) -> list[str]:
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(folder) in line]
     alive = processes.marked_processes(folder) | processes.job_processes(folder)
-    files = [str(folder)] if folder.exists() else []
-    groups = [str(path) for path in Path("/sys/fs/cgroup/freezer").glob("slurm_*/uid_*/job_*")]
-    return mounts + [str(pid) for pid in alive] + files + groups
+    return mounts + [str(pid) for pid in alive] + ([str(folder)] if folder.exists() else [])
 
 
-def _slurm_files() -> set[str]:
+def _groups(job: int) -> list[Path]:
+    return list(Path("/sys/fs/cgroup/freezer").glob(f"slurm_*/uid_*/job_{job}"))
+
+
+def _system_files() -> set[str]:
+    """Files that Slurm and what it needs would leave in the system's folders."""
     roots = ("/run", "/var/lib/slurm", "/var/log", "/var/spool", "/dev/shm")
-    return {str(path) for root in roots for path in Path(root).rglob("*")}
+    names = re.compile("slurm|munge|mysql|maria")
+    paths = (str(path) for root in roots for path in Path(root).rglob("*"))
+    return {path for path in paths if names.search(path)}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,7 @@ def _slurm_files() -> set[str]:
 def test_down_leaves_nothing_behind_even_with_orphans(
     testbed_folder: Path, tracker: str, accounting: bool
 ) -> None:
-    before = _slurm_files()
+    before = _system_files()
     folder = testbed_folder / "short"
     client = SlurmClient(bring_up_or_skip(Settings(folder, tracker, accounting, num_nodes=2)))
     job = client.submit("srun sh -c 'setsid sleep 500 & sleep 500'", "--nodes=2")
@@ -157,7 +165,8 @@ def test_down_leaves_nothing_behind_even_with_orphans(
     assert client.processes_on("node2") == orphans
     client.local.down()
     assert _leftovers(folder) == []
-    assert _slurm_files() - before == set()
+    assert _groups(job) == []
+    assert _system_files() - before == set()
 
 
 def test_accounting_answers_sacct(testbed_folder: Path) -> None:
@@ -244,3 +253,30 @@ def test_a_user_without_root_is_told_so(slurm: SlurmClient) -> None:
 def test_a_folder_too_long_for_unix_sockets_is_refused() -> None:
     with pytest.raises(ValueError, match="choose a shorter one"):
         Settings(Path("/") / ("long" * 16))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminated_test_session_takes_its_testbed_down(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    root = Path(__file__).parents[2]
+    name = "test_all_nodes_are_idle_after_the_start"
+    code = (
+        "import os, time, tests.slurm.client as client\n"
+        "def sleepy(self):\n"
+        f"    open({str(tmp_path / 'up')!r}, 'w').write(str(self.local.settings.folder))\n"
+        "    time.sleep(100)\n"
+        "client.SlurmClient.cancel_all = sleepy\n"
+        "import pytest, sys\n"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/slurm', '-k', {name!r}]))\n"
+    )
+    session = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    mark = tmp_path / "up"
+    folder = Path(wait_for(lambda: mark.exists() and mark.read_text(), 60.0, "its testbed"))
+    assert LocalSlurm.load(folder) is not None
+    session.send_signal(number)
+    session.communicate(timeout=60)
+    assert session.returncode != 0
+    assert _leftovers(folder.parent) == []
