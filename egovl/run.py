@@ -66,7 +66,7 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
         logger.warning("%s", error)
         return EXIT_SUPERSEDED
     except USER_ERRORS as error:
-        _fail(folder, error)
+        _fail(folder, error, retry=False)
         logger.error("%s", error)
         logger.debug("raised at", exc_info=True)
         return 1
@@ -238,7 +238,9 @@ def _write_result(folder: RunFolder, result: FitResult, seconds: float) -> None:
     write_json(folder.result, record)
 
 
-def _write_exit(folder: RunFolder, state: str, step: int | None, message: str = "") -> None:
+def _write_exit(
+    folder: RunFolder, state: str, step: int | None, message: str = "", *, retry: bool = True
+) -> None:
     whole, _ = committed(folder.checkpoints)
     record = {
         "state": state,
@@ -247,13 +249,15 @@ def _write_exit(folder: RunFolder, state: str, step: int | None, message: str = 
         "step": step,
         "saved_step": whole[0] if whole else None,
         "message": message,
+        "retry": retry,
     }
     folder.write_exit(dist.rank(), record)
 
 
-def _fail(folder: RunFolder, error: BaseException) -> None:
+def _fail(folder: RunFolder, error: BaseException, *, retry: bool = True) -> None:
+    """Leave an exit file; where the user has to act first, ask the agent for no second try."""
     try:
-        _write_exit(folder, "failed", None, f"{type(error).__name__}: {error}")
+        _write_exit(folder, "failed", None, f"{type(error).__name__}: {error}", retry=retry)
     except (OSError, Superseded) as second:
         logger.error("could not leave an exit file: %s", second)
 

@@ -11,7 +11,7 @@ from egovl.data.clips import ClipReader, ClipRequest, Frames
 from egovl.data.collate import Tokenizer, collate, crop_clip
 from egovl.data.configs import LoaderConfig
 from egovl.data.decode import DecodeError, choose_backend
-from egovl.data.randomness import PARTNER, REPLACEMENT, SampleRandom
+from egovl.data.randomness import PARTNER, REPLACEMENT, SHUFFLE, SampleRandom
 from egovl.data.types import Batch, ClipDataset, HasPartners, Sample
 
 _MAX_REPLACEMENTS = 20
@@ -119,11 +119,17 @@ class BatchReader(torch.utils.data.Dataset):
                 continue
             randoms = row.randoms or [None] * len(frames)
             row.clips = [
-                crop_clip(f, self._config, random)
-                for f, random in zip(frames, randoms, strict=True)
+                crop_clip(self._in_order(f, row.sample.index, k), self._config, random)
+                for k, (f, random) in enumerate(zip(frames, randoms, strict=True))
                 if not isinstance(f, DecodeError)
             ]
         return failed
+
+    def _in_order(self, frames: Frames, index: int, clip: int) -> Frames:
+        """The frames as they are, or in an order of the sample's own (``shuffle_frames``)."""
+        if not self._config.shuffle_frames:
+            return frames
+        return frames[SampleRandom(self._seed, 0, index, SHUFFLE + clip).order(len(frames))]
 
     def _replace(self, row: _Row, epoch: int, error: DecodeError) -> _Row:
         if row.tries == _MAX_REPLACEMENTS:

@@ -42,6 +42,9 @@ class LoaderConfig:
     """Share of the picture that a training crop covers."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_probability: float = 0.0
+    shuffle_frames: bool = False
+    """Probe: a clip's frames in random order, in training and evaluation; what is still answered
+    rightly does not need to know the order."""
     eval_resize: int | None = None
     """Short side and centre crop of evaluation before the last resize (EgoVLP: 256)."""
     antialias: bool = False

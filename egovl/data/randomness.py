@@ -10,6 +10,7 @@ from random import Random
 
 REPLACEMENT = 1 << 32  # what stands in for an unreadable sample, plus the number of the try
 PARTNER = 1 << 33  # the sample that accompanies another
+SHUFFLE = 1 << 34  # the order of a clip's frames, where they are shuffled
 
 
 class SampleRandom:
@@ -24,6 +25,10 @@ class SampleRandom:
     def integer(self, low: int, high: int) -> int:
         """Integer of the closed range."""
         return self._random.randint(low, high)
+
+    def order(self, count: int) -> list[int]:
+        """Permutation of ``0 .. count - 1``."""
+        return self._random.sample(range(count), count)
 
     def uniform(self, low: float, high: float) -> float:
         """Number of ``[low, high)``."""
