@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_SUPERSEDED = 3
 # what a user can mend: their message says how, a traceback would hide it
+HOPELESS = (ValueError, FileNotFoundError, ConvertError)  # a second try would end the same way
 USER_ERRORS = (ValueError, OSError, LoaderError, SaveError, ConvertError, TrainingDiverged)
 
 
@@ -66,7 +67,7 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
         logger.warning("%s", error)
         return EXIT_SUPERSEDED
     except USER_ERRORS as error:
-        _fail(folder, error, retry=False)
+        _fail(folder, error, retry=not isinstance(error, HOPELESS))
         logger.error("%s", error)
         logger.debug("raised at", exc_info=True)
         return 1

@@ -82,8 +82,8 @@ class VideoTowerConfig:
     weights then receive rounding noise instead of a gradient (the input gradient of a LayerNorm
     sums to 0 over channels), which Adam blows up: a tower trained from scratch wants `rand`."""
     temporal_std: float = 0.0
-    """Spread of the temporal embedding at the start. Published 0 suits an inflated image model; from
-    scratch frames without a mark are alike, and their order is learned late or never."""
+    """Spread of the temporal embedding at the start. Published 0 suits an inflated image model;
+    from scratch, frames without a mark are alike, and their order is learned late or never."""
     drop_path: float = 0.0
     """Rate of the last block; earlier blocks grow linearly from 0."""
     gradient_checkpointing: bool = False

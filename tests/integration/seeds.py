@@ -1,7 +1,7 @@
 """Acceptance line journey-1: the demo with three seeds, and the order-blind probe.
 
-Prints one table. The probe trains and is examined on clips whose frames are shuffled; only the order
-of frames answers an intra-video question, so it has to stay within 5 points of 20 %.
+Prints one table. The probe trains and is examined on clips whose frames are shuffled; only the
+order of frames answers an intra-video question, so it has to stay within 5 points of 20 %.
 """
 
 from __future__ import annotations
