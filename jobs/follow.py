@@ -12,6 +12,7 @@ from jobs.run_folder import RunFolder
 from jobs.standing import FINAL, find_standing
 
 POLL_SEC = 1.0
+TRAIN_SEC = 5.0  # between two lines about training steps
 STANDING_SEC = 30.0  # between looks at whether anybody is still at work
 
 
@@ -32,10 +33,18 @@ def _follow(run: RunFolder, poll_sec: float) -> int:
     shown: tuple[Any, ...] = ()
     metrics = _new_lines(run)
     look_at = time.time() + STANDING_SEC
+    train_due = 0.0
     while True:
         state = run.read_state()
-        for line in next(metrics):
-            print(describe_metrics(line), flush=True)
+        lines = next(metrics)
+        newest = [line for line in lines if line.get("kind") == "train"][-1:]
+        if newest and (time.time() >= train_due or is_end(newest[0])):
+            train_due = time.time() + TRAIN_SEC
+        else:
+            newest = []
+        for line in lines:
+            if line.get("kind") != "train" or line in newest:
+                print(describe_metrics(line), flush=True)
         now = (state.get("state"), state.get("attempt"), state.get("cause"))
         if now != shown and now[0] is not None:
             shown = now
@@ -80,12 +89,21 @@ def describe_state(state: dict[str, Any]) -> str:
     return "[" + ", ".join(parts) + "]"
 
 
+def is_end(line: dict[str, Any]) -> bool:
+    """Whether a line is of a run's last step."""
+    return line.get("step") == line.get("steps")
+
+
 def describe_metrics(line: dict[str, Any]) -> str:
-    """Return one line of `metrics.jsonl` for people."""
-    hidden = ("kind", "step", "attempt", "time", "name", "metrics", "samples")
+    """Return one line of `metrics.jsonl` for people; times are those the trainer expects."""
+    hidden = ("kind", "step", "steps", "attempt", "time", "name", "metrics", "samples", "sec_left")
     values = {**{k: v for k, v in line.items() if k not in hidden}, **line.get("metrics", {})}
     shown = "  ".join(f"{name} {_number(value)}" for name, value in values.items())
-    return f"{line.get('name') or line.get('kind')}  step {line.get('step')}  {shown}"
+    step = f"{line.get('step')}/{line['steps']}" if "steps" in line else line.get("step")
+    if "sec_left" in line:
+        minutes, seconds = divmod(round(line["sec_left"]), 60)
+        shown += f"  {minutes}:{seconds:02d} left"
+    return f"{line.get('name') or line.get('kind')}  step {step}  {shown}"
 
 
 def _number(value: Any) -> str:

@@ -36,7 +36,7 @@ class RunLog:
         self._write([{"kind": "train", **record} for record in records])
         for record in records:
             for name, value in record.items():
-                if name not in ("step", "steps"):
+                if name not in ("step", "steps", "sec_left"):
                     self._board.add_scalar(f"train/{name}", value, record["step"])
 
     def evaluation(self, step: int, name: str, metrics: Mapping[str, float]) -> None:

@@ -157,7 +157,8 @@ class Trainer:
                     self._log(pending, log, progress)
                 if save and not last:
                     self._save(wait=False, must=False)
-                self._evaluate_if_due(log)
+                if self._evaluate_if_due(log):
+                    pending.start_clock()
         except StopAgreed:
             self._log(pending, log, progress)
             self._save(wait=True, must=True)
@@ -244,12 +245,12 @@ class Trainer:
     def _agreed_to_stop(self) -> bool:
         return self._flag.exchange(self._stop.requested())
 
-    def _evaluate_if_due(self, log: RunLog | None, *, resumed: bool = False) -> None:
+    def _evaluate_if_due(self, log: RunLog | None, *, resumed: bool = False) -> bool:
         """Evaluate at the configured steps; after a resume, what the stop left out of this step."""
         every, step = self.config.eval_every, self._step
         final = step == self.plan.total_steps
         if step == 0 or not self.plan.evaluations or not (final or (every and step % every == 0)):
-            return
+            return False
         done: list[str] = []
         if resumed:
             done = dist.broadcast_object(sorted(evaluated_names(self.folder, step)))
@@ -268,6 +269,7 @@ class Trainer:
                 log.evaluation(step, evaluation.name, metrics)
                 shown = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
                 logger.info("step %d: %s: %s", step, evaluation.name, shown)
+        return True
 
     def _save_is_due(self) -> bool:
         self.checkpointer.poll()
@@ -320,6 +322,10 @@ class _Pending:
         self._since = time.monotonic()
         self.last_loss = math.nan
 
+    def start_clock(self) -> None:
+        """Count the time of the steps to come from now on: an evaluation is no step."""
+        self._since = time.monotonic()
+
     def add(self, facts: dict[str, Any], report: dict[str, Tensor]) -> None:
         """Keep a step: what every rank knows, and this rank's scalars on the device."""
         self._facts.append(facts)
@@ -332,12 +338,15 @@ class _Pending:
         keys = sorted(self._reports[0])
         table = torch.stack([torch.stack([r[k].double() for k in keys]) for r in self._reports])
         table = dist.mean_over_ranks(table)
-        now = time.monotonic()
-        rate = round(len(self._facts) * self._global_batch / max(now - self._since, 1e-9), 1)
+        per_step = max(time.monotonic() - self._since, 1e-9) / len(self._facts)
+        rate = {"clips_per_sec": round(self._global_batch / per_step, 1)}
         records = [
-            {**facts, **dict(zip(keys, row, strict=True)), "clips_per_sec": rate}
+            {**facts, **dict(zip(keys, row, strict=True)), **rate}
             for facts, row in zip(self._facts, table.tolist(), strict=True)
         ]
-        self._facts, self._reports, self._since = [], [], now
+        for record in records:
+            record["sec_left"] = round((record["steps"] - record["step"]) * per_step, 1)
+        self._facts, self._reports = [], []
+        self.start_clock()
         self.last_loss = records[-1]["loss"]
         return records

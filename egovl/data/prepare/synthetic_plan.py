@@ -26,7 +26,7 @@ MEAN_GAP_SEC = 1.3  # between narrations; clips last a second on average whateve
 IDLE_SEC = 0.3  # before the first and after the last clip of a video
 PAIRS_PER_VIDEO = 2
 REPEATS = 5  # of each verb of a video; a question needs four clips of the partner verb
-REST_EXTENT = 0.6  # how far from neutral an attribute may stay that the verb does not move
+REST_EXTENT = 0.3  # how far from neutral an attribute may stay that the verb does not move
 
 TRAIN, EVAL = 0, 1
 

@@ -32,10 +32,11 @@ SKIN = np.array(
 INSIDE = np.array((0.06, 0.05, 0.05), np.float32)
 
 CORNERS = ((0.1, 0.1), (0.9, 0.1), (0.1, 0.9), (0.9, 0.9))
-NEAR_SCALE = 1.28
+NEAR_SCALE = 1.45
 HAND_RADIUS = 0.075
 ARM_RADIUS = 0.045
 HOLD_SEC = 0.07  # around a clip in which nothing moves, so that its borders tell nothing
+NUM_PLACES = 6
 PICTURES_PER_BLOCK = 32  # a block's pixels stay in the processor's cache
 
 
@@ -79,13 +80,13 @@ def _sample_look(plan: VideoPlan, size: int, rng: np.random.Generator) -> Look:
     grips = 1.05 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return Look(
         home=rng.uniform((0.46, 0.45), (0.54, 0.52)),
-        reach=rng.uniform(0.2, 0.26, 2),
+        reach=rng.uniform(0.22, 0.28, 2),
         radius=float(rng.uniform(0.14, 0.175)),
         grips=grips,
         elbow=float(rng.uniform(0.3, 0.7)),
         skin=SKIN[rng.integers(len(SKIN))],
         sleeve=rng.uniform(0.15, 0.5, 3).astype(np.float32),
-        background=_draw_clutter(_draw_table(size, rng), rng),
+        background=_draw_place(size, int(rng.integers(NUM_PLACES))),
     )
 
 
@@ -167,6 +168,12 @@ def _paint(image: np.ndarray, distance: np.ndarray, colour: np.ndarray) -> np.nd
     """Cover `image` where `distance` (in frame fractions) is negative, edges one pixel soft."""
     cover = np.clip(0.5 - distance * image.shape[1], 0, 1)[..., None]
     return image + cover * (colour - image)
+
+
+def _draw_place(size: int, number: int) -> np.ndarray:
+    """One of few tables [S, S, 3]: were every video's its own, it would give the object away."""
+    rng = np.random.default_rng((number, 2))
+    return _draw_clutter(_draw_table(size, rng), rng)
 
 
 def _draw_clutter(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -27,22 +27,14 @@ class ClipShape(NamedTuple):
     patches: int
 
 
-class SelfAttention(nn.Module):
-    """Attention of a whole sequence on itself, with one fused projection."""
+class FusedAttention(nn.Module):
+    """Projections of a sequence attending to itself, queries, keys and values in one product."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-
-    def forward(self, x_BSD: Tensor, *, causal: bool = False) -> Tensor:
-        """Return [B, S, D]; with `causal` a token sees itself and what stands before it."""
-        q, k, v = (
-            self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        )
-        out_BHSd = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.proj(out_BHSd.transpose(1, 2).flatten(2))
 
     def forward_at(self, x_BSD: Tensor, x_B1D: Tensor, visible_BS: Tensor | None) -> Tensor:
         """Attend from one token per sample only.
@@ -69,7 +61,19 @@ class SelfAttention(nn.Module):
         return q.unflatten(-1, (self.heads, -1)).transpose(1, 2), k, v
 
 
-class DividedAttention(SelfAttention):
+class SelfAttention(FusedAttention):
+    """Attention of a whole sequence on itself."""
+
+    def forward(self, x_BSD: Tensor, *, causal: bool = False) -> Tensor:
+        """Return [B, S, D]; with `causal` a token sees itself and what stands before it."""
+        q, k, v = (
+            self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        out_BHSd = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.proj(out_BHSd.transpose(1, 2).flatten(2))
+
+
+class DividedAttention(FusedAttention):
     """Attention across `space` or `time` of a clip (Frozen in Time, EgoVLP 2.1, LaViLa 2.1).
 
     The CLS query attends to every token. A patch query attends to CLS and to the patches of its own
