@@ -81,6 +81,8 @@ class VideoTowerConfig:
     """`zeros`: temporal attention starts as exactly 0, as published for inflated image models. Its
     weights then receive rounding noise instead of a gradient (the input gradient of a LayerNorm
     sums to 0 over channels), which Adam blows up: a tower trained from scratch wants `rand`."""
+    position_std: float = 0.02
+    """Spread of the spatial positions at the start."""
     temporal_std: float = 0.0
     """Spread of the temporal embedding at the start. Published 0 suits an inflated image model;
     from scratch, frames without a mark are alike, and their order is learned late or never."""
@@ -100,7 +102,8 @@ class VideoTowerConfig:
         )
         _require(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "above 0")
         _require(self.norm_eps > 0, "norm_eps", self.norm_eps, "above 0")
-        _require(self.temporal_std >= 0, "temporal_std", self.temporal_std, "0 or more")
+        for spread in ("position_std", "temporal_std"):
+            _require(getattr(self, spread) >= 0, spread, getattr(self, spread), "0 or more")
         _require_rate(self, "drop_path")
         _require_choice(self, "activation", Activation)
         _require_choice(self, "time_init", TimeInit)

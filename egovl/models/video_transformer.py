@@ -39,7 +39,7 @@ class SpaceTimeTransformer(nn.Module):
     def reset_parameters(self) -> None:
         """Set the published initial values; linear layers keep torch's own."""
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=self.config.position_std)
         if self.config.temporal_std:
             nn.init.normal_(self.temporal_embed, std=self.config.temporal_std)
         if self.config.time_init == "rand":

@@ -1,126 +1,205 @@
-"""Render the synthetic corpus: real mp4 chunks and annotations in the real datasets' formats.
+"""Render the synthetic corpus: real mp4 chunks with EgoClip and EgoMCQ annotations.
 
-::
+    python -m egovl prepare synthetic --out data/synthetic
 
-    <out>/train/egoclip.csv  <out>/train/videos/<uid>/<k>.mp4      2,600 narrated clips
-    <out>/eval/egomcq.json   <out>/eval/videos/<uid>/<k>.mp4       held-out videos
-    <out>/words/{verbs,nouns}.json   <out>/corpus.json             written last: the corpus is whole
+Layout of the folder:
+    videos/<video_uid>/<k>.mp4   h264 chunks, addressed as EgoVLP's
+    egoclip.csv                  narrations of the training videos
+    egomcq.json                  questions over the held-out videos
+    corpus.json                  what was rendered, with which options
+
+Everything is made in `<out>.partial` and renamed at the end, so a folder called `<out>` is whole.
+A stopped run goes on where it was: videos already in `<out>.partial` are kept.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from egovl.data.prepare.configs import FRAMES_PER_SEC, SyntheticConfig
 from egovl.data.prepare.encode import encode_video
-from egovl.data.prepare.synthetic_annotations import write_egoclip, write_egomcq, write_words
-from egovl.data.prepare.synthetic_plan import EVAL, VideoPlan, plan_videos
+from egovl.data.prepare.synthetic_annotations import (
+    INTER_VIDEO,
+    INTRA_VIDEO,
+    write_egoclip,
+    write_egomcq,
+)
+from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_videos
 from egovl.data.prepare.synthetic_scene import render_video
 
-MARK = "corpus.json"
-FOLDERS = ("train", "eval")
-
-
-class CorpusError(ValueError):
-    """The folder holds something else."""
+REPORT_NAME = "corpus.json"
+FORMAT = 1  # raise when the same options would render something else
 
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """What a corpus holds."""
+    """What a corpus folder holds."""
 
+    folder: Path
     videos: int
-    clips: int
-    questions: int
     frames: int
-    is_new: bool
+    train_clips: int
+    inter_video_questions: int
+    intra_video_questions: int
+    was_there: bool
+    """True when the folder was already whole and nothing was rendered."""
 
 
-def render_corpus(config: SyntheticConfig, out: Path, workers: int | None = None) -> CorpusReport:
-    """Render a corpus, or take the one that is there; an interrupted one is gone on with.
+class CorpusError(Exception):
+    """The output folder cannot be used; the message says what to do."""
+
+
+def render_corpus(config: SyntheticConfig, out: Path, *, workers: int = 1) -> CorpusReport:
+    """Render the corpus of `config` into the folder `out`, or find it there.
+
+    The number of worker processes does not change a byte of the annotations or a pixel.
 
     Raises:
-        CorpusError: `out` holds a corpus of other options, or other files.
+        CorpusError: `out` holds something else, a corpus with other options, or is being written.
     """
-    found = _read_mark(config, out)
+    if workers < 1:
+        raise ValueError(f"workers={workers}: must be 1 or more")
+    found = _find_corpus(config, out)
     if found is not None:
         return found
-    plans = plan_videos(config)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_options(config, out)
-    train = [plan for plan in plans if plan.split != EVAL]
-    held_out = [plan for plan in plans if plan.split == EVAL]
-    for folder in FOLDERS:
-        (out / folder).mkdir(exist_ok=True)
-    clips = write_egoclip(out / "train/egoclip.csv", train)
-    questions = write_egomcq(out / "eval/egomcq.json", held_out, config.seed)
-    write_words(out / "words")
-    jobs = [(plan, config, out) for plan in plans]
-    count = min(workers or os.cpu_count() or 1, len(jobs))
-    bar = tqdm(total=len(jobs), desc=f"rendering {out}", unit="video")
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool, bar:
-        frames = 0
-        for rendered in pool.map(_render_one, jobs, chunksize=2):
-            frames += rendered
-            bar.update()
-    report = CorpusReport(len(plans), clips, questions, frames, is_new=True)
-    _write_atomically(out / MARK, {"options": asdict(config), **asdict(report)})
+    partial = out.with_name(out.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    with _lock(partial):
+        _claim_options(config, partial)
+        plans = plan_videos(config)
+        _render_videos(config, plans, partial / "videos", workers)
+        report = _write_annotations(config, plans, partial)
+        (partial / "options.json").unlink()
+        (partial / "lock").unlink()
+        os.replace(partial, out)
+    return _report(out, report, was_there=False)
+
+
+def _find_corpus(config: SyntheticConfig, out: Path) -> CorpusReport | None:
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise CorpusError(f"{out} is a file: choose another folder")
+    if not (out / REPORT_NAME).is_file():
+        if any(out.iterdir()):
+            raise CorpusError(
+                f"{out} holds files but no {REPORT_NAME}, so it is no rendered corpus: "
+                "choose another folder"
+            )
+        return None
+    stored = json.loads((out / REPORT_NAME).read_text(encoding="utf-8"))
+    _check_same_options(stored["options"], _options(config), out)
+    return _report(out, stored, was_there=True)
+
+
+def _options(config: SyntheticConfig) -> dict[str, int]:
+    return {"format": FORMAT, **asdict(config)}
+
+
+def _check_same_options(stored: dict[str, int], asked: dict[str, int], folder: Path) -> None:
+    names = [name for name in {**stored, **asked} if stored.get(name) != asked.get(name)]
+    if names:
+        listed = ", ".join(f"{n} is {stored.get(n)}, asked {asked.get(n)}" for n in names)
+        raise CorpusError(
+            f"{folder} was rendered with other options ({listed}): "
+            "ask for those, choose another folder, or remove this one"
+        )
+
+
+@contextmanager
+def _lock(partial: Path) -> Iterator[None]:
+    """Hold `partial` alone; the lock goes with the process, however it ends."""
+    with (partial / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CorpusError(f"{partial} is being rendered by another process") from error
+        yield
+
+
+def _claim_options(config: SyntheticConfig, partial: Path) -> None:
+    path = partial / "options.json"
+    if path.is_file():
+        _check_same_options(json.loads(path.read_text()), _options(config), partial)
+        return
+    _write_json(path, _options(config))
+
+
+def _render_videos(
+    config: SyntheticConfig, plans: list[VideoPlan], videos: Path, workers: int
+) -> None:
+    missing = [plan for plan in plans if not (videos / plan.uid).is_dir()]
+    bar = tqdm(total=len(plans), initial=len(plans) - len(missing), unit="video", desc="render")
+    with bar:
+        if workers == 1:
+            for plan in missing:
+                _render_one(config, plan, videos)
+                bar.update()
+            return
+        with ProcessPoolExecutor(workers) as pool:
+            jobs = [pool.submit(_render_one, config, plan, videos) for plan in missing]
+            for job in jobs:
+                job.result()
+                bar.update()
+
+
+def _render_one(config: SyntheticConfig, plan: VideoPlan, videos: Path) -> None:
+    folder = videos / plan.uid
+    unfinished = videos / f".{plan.uid}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    frames = render_video(plan, config.size)
+    per_chunk = config.chunk_sec * FRAMES_PER_SEC
+    for number, start in enumerate(range(0, len(frames), per_chunk)):
+        chunk = frames[start : start + per_chunk]
+        encode_video(unfinished / f"{number}.mp4", chunk, FRAMES_PER_SEC)
+    os.replace(unfinished, folder)
+
+
+def _write_annotations(
+    config: SyntheticConfig, plans: list[VideoPlan], folder: Path
+) -> dict[str, Any]:
+    train_clips = write_egoclip(plans, folder / "egoclip.csv")
+    questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
+    report = {
+        "options": _options(config),
+        "videos": len(plans),
+        "frames": sum(plan.num_frames for plan in plans),
+        "train_clips": train_clips,
+        "inter_video_questions": questions[INTER_VIDEO],
+        "intra_video_questions": questions[INTRA_VIDEO],
+        "fps": FRAMES_PER_SEC,
+        "verbs": [verb.phrase.format("...") for verb in VERBS],
+        "nouns": list(NOUNS),
+    }
+    _write_json(folder / REPORT_NAME, report)
     return report
 
 
-def _render_one(job: tuple[VideoPlan, SyntheticConfig, Path]) -> int:
-    plan, config, out = job
-    folder = out / FOLDERS[plan.split] / "videos" / plan.uid
-    done = folder / ".whole"
-    if done.exists():
-        return plan.num_frames
-    shutil.rmtree(folder, ignore_errors=True)
-    frames = render_video(plan, config.size)
-    per_chunk = config.chunk_sec * FRAMES_PER_SEC
-    chunks = np.split(frames, range(per_chunk, len(frames), per_chunk))
-    for number, chunk in enumerate(chunks):
-        encode_video(folder / f"{number}.mp4", chunk, FRAMES_PER_SEC)
-    done.touch()
-    return plan.num_frames
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(unfinished, path)
 
 
-def _read_mark(config: SyntheticConfig, out: Path) -> CorpusReport | None:
-    """The report of a whole corpus with these options; None where there is none yet."""
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    for name in (MARK, ".options.json"):
-        if not (out / name).exists():
-            continue
-        record = json.loads((out / name).read_text())
-        wanted, there = asdict(config), record["options"]
-        differing = [f"{k} {there.get(k)} there, {v} asked" for k, v in wanted.items()
-                     if there.get(k) != v]  # fmt: skip
-        if differing:
-            raise CorpusError(
-                f"{out} holds a corpus of other options ({'; '.join(differing)}): "
-                "name another --out, or remove the folder"
-            )
-        if name == MARK:
-            counts = {k: record[k] for k in ("videos", "clips", "questions", "frames")}
-            return CorpusReport(**counts, is_new=False)
-        return None
-    raise CorpusError(f"{out} is not empty and holds no corpus: name another --out")
-
-
-def _write_options(config: SyntheticConfig, out: Path) -> None:
-    _write_atomically(out / ".options.json", {"options": asdict(config)})
-
-
-def _write_atomically(path: Path, record: dict[str, object]) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(record, indent=1) + "\n")
-    beside.replace(path)
+def _report(folder: Path, stored: dict[str, Any], *, was_there: bool) -> CorpusReport:
+    return CorpusReport(
+        folder=folder,
+        videos=stored["videos"],
+        frames=stored["frames"],
+        train_clips=stored["train_clips"],
+        inter_video_questions=stored["inter_video_questions"],
+        intra_video_questions=stored["intra_video_questions"],
+        was_there=was_there,
+    )

@@ -1,22 +1,26 @@
-"""Write the plan in the files of the real datasets: EgoClip's csv, EgoMCQ's json, word lists.
+"""Write the planned actions as EgoClip's csv and EgoMCQ's json, the real datasets' formats.
 
-Formats: EgoVLP spec 3.1 and 3.3; types 1 = inter-video, 2 = intra-video.
+egoclip.csv holds the training videos only, egomcq.json the held-out ones only. In EgoMCQ types 1
+is inter-video (five videos, five different objects) and 2 is intra-video: one video, one object,
+the answer's verb against four clips of its time-reversed partner, so only the order decides.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, Action, VideoPlan
+from egovl.data.prepare.synthetic_plan import EVAL, TRAIN, Action, VideoPlan
 
-NUM_CHOICES = 5
 INTER_VIDEO, INTRA_VIDEO = 1, 2
-COLUMNS = (
+NUM_CHOICES = 5
+EGOCLIP_COLUMNS = (
     "clip_idx",
     "video_uid",
     "video_dur",
@@ -30,96 +34,98 @@ COLUMNS = (
     "tag_noun",
 )
 
-Record = dict[str, Any]
+
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    plan: VideoPlan
+    index: int  # in its video
+    action: Action
 
 
-def clip_records(plans: Sequence[VideoPlan]) -> list[list[Record]]:
-    """Each video's clips as EgoClip describes them."""
-    records: list[list[Record]] = []
-    count = 0
-    for plan in plans:
-        records.append([])
-        for place, action in enumerate(plan.actions):
-            records[-1].append(_record(count, plan, place, action))
-            count += 1
-    return records
+def write_egoclip(plans: Iterable[VideoPlan], path: Path) -> int:
+    """Write the clips of the training videos as tab separated rows; return how many."""
+    clips = _list_clips(plans, TRAIN)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(EGOCLIP_COLUMNS)
+        for clip_idx, clip in enumerate(clips):
+            writer.writerow(_record(clip_idx, clip).values())
+    return len(clips)
 
 
-def write_egoclip(path: Path, plans: Sequence[VideoPlan]) -> int:
-    """Write `egoclip.csv`; returns the number of clips."""
-    rows = [record for video in clip_records(plans) for record in video]
-    lines = ["\t".join(COLUMNS)]
-    lines += ["\t".join(str(row[column]) for column in COLUMNS) for row in rows]
-    path.write_text("\n".join(lines) + "\n")
-    return len(rows)
+def write_egomcq(plans: Iterable[VideoPlan], path: Path, seed: int) -> dict[int, int]:
+    """Write one inter-video and one intra-video question per held-out clip; count per type."""
+    clips = _list_clips(plans, EVAL)
+    rng = np.random.default_rng((seed, EVAL, 1))
+    questions: dict[str, Any] = {}
+    for kind in (INTER_VIDEO, INTRA_VIDEO):
+        # Each place is the answer equally often.
+        answers = rng.permutation(np.arange(len(clips)) % NUM_CHOICES)
+        draw = _sample_elsewhere if kind == INTER_VIDEO else _sample_partners
+        for query, answer in enumerate(answers.tolist()):
+            chosen = draw(clips, query, rng)
+            chosen.insert(answer, query)
+            questions[str(len(questions))] = {
+                "answer": answer,
+                "types": kind,
+                "query": _record(query, clips[query]),
+                "choices": {str(k): _record(c, clips[c]) for k, c in enumerate(chosen)},
+            }
+    path.write_text(json.dumps(questions), encoding="utf-8")
+    return {INTER_VIDEO: len(clips), INTRA_VIDEO: len(clips)}
 
 
-def write_egomcq(path: Path, plans: Sequence[VideoPlan], seed: int) -> int:
-    """Write `egomcq.json`: for each clip one question of each type; returns their number."""
-    rng = np.random.default_rng((seed, 7))
-    records = clip_records(plans)
-    questions: dict[str, Record] = {}
-    for video, plan in enumerate(plans):
-        for place, action in enumerate(plan.actions):
-            answer = records[video][place]
-            for kind, others in (
-                (INTER_VIDEO, _from_other_videos(plans, records, video, rng)),
-                (INTRA_VIDEO, _partners(plan, records[video], action, rng)),
-            ):
-                questions[str(len(questions))] = _question(kind, answer, others, rng)
-    path.write_text(json.dumps(questions))
-    return len(questions)
+def _list_clips(plans: Iterable[VideoPlan], split: int) -> list[_Clip]:
+    return [
+        _Clip(plan, index, action)
+        for plan in plans
+        if plan.split == split
+        for index, action in enumerate(plan.actions)
+    ]
 
 
-def write_words(folder: Path) -> None:
-    """Write the verb and noun lists that the tags index."""
-    folder.mkdir(parents=True, exist_ok=True)
-    verbs = {i: verb.phrase.replace("{}", "").split()[0] for i, verb in enumerate(VERBS)}
-    (folder / "verbs.json").write_text(json.dumps(verbs, indent=1))
-    (folder / "nouns.json").write_text(json.dumps(dict(enumerate(NOUNS)), indent=1))
+def _record(clip_idx: int, clip: _Clip) -> dict[str, Any]:
+    action = clip.action
+    values = (
+        clip_idx,
+        clip.plan.uid,
+        round(clip.plan.duration_sec, 6),
+        "narration_pass_1",
+        clip.index,
+        action.narration_sec,
+        action.start_sec,
+        action.end_sec,
+        action.text,
+        str([action.verb]),
+        str([action.noun]),
+    )
+    return dict(zip(EGOCLIP_COLUMNS, values, strict=True))
 
 
-def _record(number: int, plan: VideoPlan, place: int, action: Action) -> Record:
-    return {
-        "clip_idx": number,
-        "video_uid": plan.uid,
-        "video_dur": round(plan.duration_sec, 6),
-        "narration_source": "narration_pass_1",
-        "narration_ind": place,
-        "narration_time": action.narration_sec,
-        "clip_start": action.start_sec,
-        "clip_end": action.end_sec,
-        "clip_text": action.text,
-        "tag_verb": str([action.verb]),
-        "tag_noun": str([action.noun]),
-    }
+def _sample_elsewhere(clips: list[_Clip], query: int, rng: np.random.Generator) -> list[int]:
+    """Draw wrong clips from other videos, no object or video twice."""
+    seen = [clips[query]]
+    chosen: list[int] = []
+    for place in rng.permutation(len(clips)).tolist():
+        clip = clips[place]
+        if all(c.plan is not clip.plan and c.action.noun != clip.action.noun for c in seen):
+            seen.append(clip)
+            chosen.append(place)
+        if len(chosen) == NUM_CHOICES - 1:
+            return chosen
+    raise ValueError(
+        f"clip {query} has no {NUM_CHOICES - 1} held-out videos with other objects: "
+        "raise eval_videos"
+    )
 
 
-def _from_other_videos(
-    plans: Sequence[VideoPlan], records: list[list[Record]], video: int, rng: np.random.Generator
-) -> list[Record]:
-    """Clips of four other videos; with other objects as far as there are so many."""
-    order = [int(i) for i in rng.permutation(len(plans)) if i != video]
-    order.sort(key=lambda i: plans[i].noun == plans[video].noun)
-    chosen = order[: NUM_CHOICES - 1]
-    return [records[i][int(rng.integers(len(records[i])))] for i in chosen]
-
-
-def _partners(
-    plan: VideoPlan, records: list[Record], action: Action, rng: np.random.Generator
-) -> list[Record]:
-    """Four clips of the time-reversed verb, same object, same video."""
-    partner = action.verb ^ 1  # VERBS stand in pairs
-    places = [i for i, other in enumerate(plan.actions) if other.verb == partner]
-    return [records[i] for i in rng.permutation(places)[: NUM_CHOICES - 1]]
-
-
-def _question(kind: int, answer: Record, others: list[Record], rng: np.random.Generator) -> Record:
-    place = int(rng.integers(NUM_CHOICES))
-    choices = [*others[:place], answer, *others[place:]]
-    return {
-        "answer": place,
-        "types": kind,
-        "query": answer,
-        "choices": {str(i): choice for i, choice in enumerate(choices)},
-    }
+def _sample_partners(clips: list[_Clip], query: int, rng: np.random.Generator) -> list[int]:
+    """Draw wrong clips from the same video and object: the verb played backwards."""
+    own = clips[query]
+    partner = own.action.verb ^ 1  # VERBS stand in pairs
+    rivals = [
+        place
+        for place, clip in enumerate(clips)
+        if clip.plan is own.plan and clip.action.verb == partner
+    ]
+    return rng.permutation(rivals)[: NUM_CHOICES - 1].tolist()
