@@ -17,17 +17,21 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.node import is_alive
 from jobs.rank import PID_NAME
 from jobs.run_folder import read_json, write_json_atomic
 from jobs.slurm import parse_time
 
 # Slurm looks at time limits about once a minute, so its warning may come that much early.
 LIMIT_SLACK_SEC = 65
+
+LEFT_BEHIND_SEC = 86400
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,15 @@ class LocalStopFile:
         memory = Path("/dev/shm")
         root = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
         self._folder = root / f"egovl-{os.getuid()}-{name}"
+        self._owner = self._folder / "agent.pid"
         self.path = self._folder / "stop.json"
 
     def __enter__(self) -> LocalStopFile:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in self._folder.parent.glob(f"egovl-{os.getuid()}-*"):
+            if folder == self._folder or _is_left_behind(folder / self._owner.name):
+                shutil.rmtree(folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        self._owner.write_text(str(os.getpid()), encoding="ascii")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -176,3 +184,12 @@ class LocalStopFile:
     def write(self, stop: Stop) -> None:
         """Tell the ranks of this node to stop."""
         write_json_atomic(self.path, stop.to_json())
+
+
+def _is_left_behind(owner: Path) -> bool:
+    """Return whether the agent of a stop file's folder was killed, more than a day ago."""
+    try:
+        is_old = time.time() > owner.stat().st_mtime + LEFT_BEHIND_SEC
+        return is_old and not is_alive(int(owner.read_text(encoding="ascii")), None)
+    except (OSError, ValueError):
+        return False

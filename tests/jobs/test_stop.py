@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import time
 from datetime import datetime
@@ -65,6 +67,23 @@ def test_stop_survives_its_file(tmp_path: Path) -> None:
         assert read_stop(local.path) == stop
         folder = local.path.parent
     assert not folder.exists()
+
+
+def test_folders_of_killed_agents_go_after_a_day_and_those_of_living_ones_stay() -> None:
+    names = [f"test-{time.time_ns()}-{k}" for k in range(4)]
+    for name, owner, age_sec in zip(
+        names, (2**22 + 1, 2**22 + 1, os.getpid()), (90_000, 60, 90_000), strict=False
+    ):
+        with LocalStopFile(name) as local:
+            kept = local.path.parent.with_name(f"{local.path.parent.name}-kept")
+            local.path.parent.rename(kept)
+        (kept / "agent.pid").write_text(str(owner))
+        os.utime(kept / "agent.pid", (time.time() - age_sec,) * 2)
+    with LocalStopFile(names[3]) as local:
+        left = [local.path.parent.with_name(f"egovl-{os.getuid()}-{n}-kept") for n in names[:3]]
+        assert [folder.exists() for folder in left] == [False, True, True]
+    for folder in left[1:]:
+        shutil.rmtree(folder)
 
 
 def test_stop_file_written_by_hand_needs_no_more_than_a_reason(tmp_path: Path) -> None:
