@@ -45,6 +45,11 @@ def finish(run: RunFolder, token: str, node: NodeFacts, status: int) -> int:
         if not run.claim_attempt(number, token, node.restart, by="batch shell"):
             return 0
     outcome = read_json(run.attempt(number).outcome_json)
+    if outcome is None and run.latest_attempt() > number:
+        # by submitit's hook, whose requeue may have failed; or Slurm has started the job again
+        # while this shell outlived its slurmd: then the state is no longer ours to write
+        continue_run(run, number, node, token)
+        return 0
     if outcome is None:
         logger.warning("attempt %d: no agent has concluded it, srun left with %d", number, status)
         decision = conclude(run, number, node, token, _decide(run, number, token))

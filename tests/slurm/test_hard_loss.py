@@ -47,7 +47,7 @@ def _assert_ended_well(run: ToyRun) -> None:
     """A second attempt went on from the last COMMIT of the first one, to the right end."""
     run.wait_end(seconds=240.0)
     assert run.folder.attempt_numbers() == [1, 2]
-    assert run.outcome(1)["cause"] == "crash"
+    assert run.outcome(1)["state"] == "queued"
     run.assert_continued_from_last_commit(2)
     run.assert_right_values()
     run.assert_right_result()
@@ -68,6 +68,7 @@ def test_killed_rank(slurm: SlurmClient, tmp_path: Path, rank: int) -> None:
     run = _launch(slurm, tmp_path)
     os.kill(_rank_pid(run, rank), signal.SIGKILL)
     _assert_ended_well(run)
+    assert run.outcome(1)["cause"] == "crash"
 
 
 @pytest.mark.parametrize("node", [0, 1])
@@ -108,5 +109,9 @@ def test_ranks_that_outlive_all_their_slurmds_write_nothing_once_fenced(
     run.assert_continued_from_last_commit(2)
     assert len(run.steps_of(0, 1)) > killed_at
     _wait_none_left(run, names)
+    # Nor does the batch shell of the first execution, which outlived its slurmd as well.
+    state = run.folder.read_state()
+    assert (state["state"], state["attempt"]) == ("running", 2)
+    assert run.outcome(1) == {}
     run.assert_continued_from_last_commit(2)
     run.assert_right_values()
