@@ -15,7 +15,10 @@ from jobs.run_folder import RunFolder, read_json, write_json_atomic
 FINAL = ("done", "failed", "stopped", "cancelled")
 
 # Slurm's states of a job that still holds or awaits its nodes.
-LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING")
+LIVE = (
+    *("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING"),
+    *("SIGNALING", "STOPPED", "STAGE_OUT", "REQUEUE_HOLD"),
+)
 
 # How long a claim from another machine, without a job so far, counts as a launch under way.
 SUBMITTING_SEC = 120

@@ -31,6 +31,10 @@ from jobs.slurm import parse_time
 # Slurm looks at time limits about once a minute, so its warning may come that much early.
 LIMIT_SLACK_SEC = 65
 
+# A running job shows a flag's name while the flag is set: SIGNALING while a signal, that of a
+# preemption too, is on its way to the nodes.
+_RUNNING = ("RUNNING", "SIGNALING", "RESIZING")
+
 LEFT_BEHIND_SEC = 86400
 
 
@@ -95,7 +99,7 @@ class Execution:
 
 def is_running(job: Mapping[str, str], restart: int) -> bool:
     """Return whether this execution of the job goes on for Slurm: only then it can be requeued."""
-    return job.get("JobState") == "RUNNING" and _restarts(job) == restart
+    return job.get("JobState") in _RUNNING and _restarts(job) == restart
 
 
 def decide_ended(job: Mapping[str, str], restart: int) -> str | None:
@@ -109,7 +113,7 @@ def decide_ended(job: Mapping[str, str], restart: int) -> str | None:
     """
     if _restarts(job) > restart:
         return "requeued"
-    if job.get("JobState") == "RUNNING":
+    if job.get("JobState") in _RUNNING:
         return None
     is_late = job.get("Reason") == "TimeLimit" or job.get("JobState", "").startswith("TIMEOUT")
     return "timeout" if is_late else "cancelled"

@@ -28,6 +28,12 @@ TERM, USR2 = signal.SIGTERM, signal.SIGUSR2
         (USR2, {**RUNNING, "EndTime": "2026-11-20T12:02:00"}, "timeout", NOW + 120),
         (USR2, {**RUNNING, "EndTime": LATER}, "preempt", None),
         (TERM, {**RUNNING, "EndTime": LATER}, "crash", None),
+        (
+            TERM,
+            {**RUNNING, "JobState": "SIGNALING", "EndTime": SOON, "PreemptTime": SOON},
+            "preempt",
+            NOW + 20,
+        ),
         (TERM, {**RUNNING, "JobState": "COMPLETING", "EndTime": SOON}, "cancelled", None),
         (
             TERM,
