@@ -40,8 +40,9 @@ ARROWS = {
 # a third-party package -> the only modules that may import it
 WRAPPED = {
     "transformers": {"egovl.models.hf_text", "egovl.data.text"},
-    "decord": {"egovl.data.decode"},
-    "torchcodec": {"egovl.data.decode"},
+    "decord": {"egovl.data.decord_reader"},
+    "torchcodec": {"egovl.data.torchcodec_reader"},
+    "av": {"egovl.data.pyav_reader", "egovl.data.prepare.encode"},
     "dacite": {"egovl.config"},
     "submitit": {"jobs.submit", "jobs.agent", "jobs.local_start"},
 }

@@ -35,7 +35,8 @@ def test_every_command_of_the_readme_runs_or_parses(command: str) -> None:
         for flag in [w for w in words[2:] if w.startswith("--")]:
             assert flag.partition("=")[0] in done.stdout, f"{words[1]} has no {flag}"
     elif words[:2] == ["python", "-m"] and words[2] in ("egovl", "jobs"):
-        commands = [w for w in words[3:] if not w.startswith("-")][:1]
+        flags = [place for place, word in enumerate(words) if word.startswith("--")]
+        commands = words[3 : flags[0]] if flags else words[3:]
         done = run(sys.executable, "-m", words[2], *commands, "--help")
         for flag in [w for w in words[3:] if w.startswith("--")]:
             assert flag.partition("=")[0] in done.stdout, f"{command}: no {flag}"

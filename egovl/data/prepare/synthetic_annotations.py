@@ -16,23 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from egovl.data.datasets.egoclip_table import COLUMNS
 from egovl.data.prepare.synthetic_plan import EVAL, TRAIN, Action, VideoPlan
 
 INTER_VIDEO, INTRA_VIDEO = 1, 2
 NUM_CHOICES = 5
-EGOCLIP_COLUMNS = (
-    "clip_idx",
-    "video_uid",
-    "video_dur",
-    "narration_source",
-    "narration_ind",
-    "narration_time",
-    "clip_start",
-    "clip_end",
-    "clip_text",
-    "tag_verb",
-    "tag_noun",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +35,7 @@ def write_egoclip(plans: Iterable[VideoPlan], path: Path) -> int:
     clips = _list_clips(plans, TRAIN)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(EGOCLIP_COLUMNS)
+        writer.writerow(COLUMNS)
         for clip_idx, clip in enumerate(clips):
             writer.writerow(_record(clip_idx, clip).values())
     return len(clips)
@@ -99,7 +87,7 @@ def _record(clip_idx: int, clip: _Clip) -> dict[str, Any]:
         str([action.verb]),
         str([action.noun]),
     )
-    return dict(zip(EGOCLIP_COLUMNS, values, strict=True))
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _sample_elsewhere(clips: list[_Clip], query: int, rng: np.random.Generator) -> list[int]:
