@@ -30,7 +30,6 @@ demo: setup
 	$(PY) -m tests.integration.demo
 
 test: setup
-	$(PY) -m tests.slurm.testbed install
 	$(PY) -m pytest
 
 test-fast: setup
