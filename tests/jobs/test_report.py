@@ -12,6 +12,7 @@ import pytest
 from jobs.collect import collect_runs
 from jobs.report import render_html, write_report
 from tests.jobs.run_folders import eval_line, make_run, train_line
+from tests.slurm.packages import install
 
 VOID = {"meta", "input", "br"}
 BROWSER = [
@@ -111,12 +112,18 @@ def test_an_older_page_is_replaced_whole_and_readable_by_others(tmp_path: Path) 
     assert page.stat().st_mode & 0o044 == 0o044
 
 
+def find_browser() -> str:
+    """Path of Chromium, installed where that is possible; else the test skips."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        install("chromium")
+        found = shutil.which("chromium")
+    return found or pytest.skip("NO BROWSER on this machine: apt-get install chromium")
+
+
 def browse(page: str, tmp_path: Path, *arguments: str) -> str:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
     profile = f"--user-data-dir={tmp_path / f'profile{len(os.listdir(tmp_path))}'}"
-    command = [browser, *BROWSER, profile, *arguments, page]
+    command = [find_browser(), *BROWSER, profile, *arguments, page]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 

@@ -49,14 +49,23 @@ def ensure_packages(accounting: bool) -> None:
         raise UnavailableError(f"{need} and only root can install them; as root run: {by_hand}")
     if find_program("apt-get") is None:
         raise UnavailableError(f"{need} and this is no Debian; install the like of: {by_hand}")
-    with _one_installer_at_a_time(), _services_kept_from_starting():
-        _apt_get("update")
-        _apt_get("install", "--yes", "--no-install-recommends", *packages)
+    install(*packages)
     still = missing_programs(accounting)
     if still:
         raise UnavailableError(
             f"apt-get installed {' '.join(packages)}, yet {', '.join(still)} lack"
         )
+
+
+def install(*packages: str) -> None:
+    """Install Debian packages without starting their services.
+
+    Raises:
+        UnavailableError: apt-get failed; its words are in the message.
+    """
+    with _one_installer_at_a_time(), _services_kept_from_starting():
+        _apt_get("update")
+        _apt_get("install", "--yes", "--no-install-recommends", *packages)
 
 
 @contextlib.contextmanager
