@@ -53,7 +53,10 @@ LINES = {
     ),
     "journey-6": Line(
         "--help without torch, numpy, submitit, against a bare argparse script",
-        (f"{PYTEST} tests/launchers/test_help.py",),
+        (
+            f"{PYTEST} tests/launchers/test_launchers.py -k help",
+            "-m pytest tests/bench/test_help.py --benchmark-only -q -s",
+        ),
         1,
     ),
     "journey-7": Line(
