@@ -6,7 +6,8 @@
     python -m egovl check --config F trainer.steps=10
 
 Under a launcher the run folder comes from EGOVL_RUN_DIR. A recipe's values are overridden by
-``key=value`` words; ``check`` prints the resolved recipe and refuses wrong ones, without torch.
+``key=value`` words; ``check`` prints the resolved recipe and refuses wrong values and missing
+files, without torch.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(call=_check if name == "check" else _run)
         _add_recipe_arguments(command)
-        if name != "check":
+        if name == "check":
+            command.add_argument(
+                "--no-files", action="store_true", help="do not ask for the data to be there"
+            )
+        else:
             command.add_argument(
                 "--run-dir",
                 type=Path,
@@ -80,12 +85,20 @@ def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from egovl.config import ConfigError, dump
-    from egovl.recipe import load_recipe
+    from egovl.recipe import load_recipe, missing_inputs
 
     try:
-        sys.stdout.write(dump(load_recipe(args.config, args.overrides)))
+        recipe = load_recipe(args.config, args.overrides)
     except ConfigError as error:
         return _refuse(error)
+    sys.stdout.write(dump(recipe))
+    missing = [] if args.no_files else missing_inputs(recipe)
+    if missing:
+        lines = "\n  ".join(missing)
+        return _refuse(
+            f"{args.config}: not there:\n  {lines}\n"
+            "set the data roots in configs/paths.yaml, or the value with key=value"
+        )
     return 0
 
 

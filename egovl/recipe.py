@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +61,25 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.train is None and not self.evaluate:
             raise ValueError("neither train: nor evaluate: is there; a recipe needs one of them")
+
+
+OUTPUTS = {"cache_folder"}  # paths that need not be there yet
+
+
+def missing_inputs(config: object, where: str = "") -> list[str]:
+    """Every file and folder that a recipe names and this machine lacks, as ``key: path``."""
+    found: list[str] = []
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            found += missing_inputs(value, f"{where}.{key}" if where else str(key))
+    elif dataclasses.is_dataclass(config):
+        for entry in dataclasses.fields(config):
+            place = f"{where}.{entry.name}" if where else entry.name
+            value = getattr(config, entry.name)
+            if isinstance(value, Path) and entry.name not in OUTPUTS and not value.exists():
+                found.append(f"{place}: {value}")
+            found += missing_inputs(value, place)
+    return found
 
 
 def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -75,6 +75,7 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         check=("check", *arguments),
     )
     if flags.get("dry_run"):
+        place = replace(place, check=("check", "--no-files", *arguments))
         print(render(spec, cluster, place, executor))
         return 0
     launched = launch(spec, cluster, place, executor)

@@ -101,6 +101,17 @@ def test_a_wrong_recipe_ends_with_2_and_names_the_closest_word(
     assert not (project / "runs/x").exists()
 
 
+def test_check_refuses_a_recipe_whose_files_are_not_there(project: Path) -> None:
+    whole = egovl(project, "check", "--config", RECIPE)
+    assert whole.returncode == 0, whole.stderr
+    assert "precision: fp32" in whole.stdout
+    done = egovl(project, "check", "--config", "configs/lavila/pretrain_tsf_base.yaml")
+    assert done.returncode == 2
+    for place in ("init.file", "train.dataset.video_root", "evaluate.egomcq.dataset.annotations"):
+        assert f"{place}: " in done.stderr
+    assert "configs/paths.yaml" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

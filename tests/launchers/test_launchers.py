@@ -79,7 +79,7 @@ def project(tmp_path: Path) -> Path:
 EGOVL = """
 import json, os, sys
 from pathlib import Path
-command, _, config, *overrides = sys.argv[1:]
+command, _, config, *overrides = [word for word in sys.argv[1:] if word != "--no-files"]
 assert Path(config).read_text() == "steps: 3\\n"
 if wrong := [each for each in overrides if not each.startswith("steps=")]:
     sys.exit(f"unknown key {wrong[0]}; did you mean steps?")
