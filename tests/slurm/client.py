@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.slurm import processes
@@ -109,6 +112,17 @@ class SlurmClient:
         pid = self.local.daemon(name).pid
         assert pid is not None, f"{name} does not run"
         processes.kill({pid})
+
+    @contextmanager
+    def paused_node(self, name: str) -> Iterator[None]:
+        """Have the slurmd of a node not answer for the length of a block, under ten seconds."""
+        pid = self.local.daemon(name).pid
+        assert pid is not None, f"{name} does not run"
+        processes.send(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            processes.send(pid, signal.SIGCONT)
 
     def revive_nodes(self) -> None:
         """Start the slurmd of every dead node; it reports itself back to the controller."""

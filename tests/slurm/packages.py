@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,9 +69,13 @@ def install(*packages: str) -> None:
 
 @contextlib.contextmanager
 def _one_installer_at_a_time() -> Iterator[None]:
-    with (Path(tempfile.gettempdir()) / "egovl-slurm-apt.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # A lock on dpkg's folder itself leaves no lock file behind; dpkg locks a file in it.
+    handle = os.open("/var/lib/dpkg", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 from jobs.run_folder import read_json
 from tests.slurm.client import SlurmClient
 from tests.slurm.toy_run import WORLD_SIZE, ToyRun, launch_toy
+from tests.slurm.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -58,6 +59,27 @@ def test_preempted_without_grace_continues_from_a_commit(
     assert run.first_step_of(2) > 20
     run.assert_continued_from_last_commit(2)
     run.assert_right_result()
+
+
+@pytest.mark.parametrize("slurm_session", ["cgroup"], indirect=True)
+def test_preemption_that_reaches_one_node_late_is_not_taken_for_a_cancel(
+    slurm: SlurmClient, tmp_path: Path
+) -> None:
+    run = launch_toy(slurm, tmp_path, num_steps=60)
+    run.wait_step(5)
+    other = (read_json(run.folder.attempt(1).node_json(1)) or {})["name"]
+    with slurm.paused_node(other):
+        # While a signal is on its way, Slurm does not call the job RUNNING.
+        intruder = slurm.start_intruder()
+        wait_for(run.folder.attempt(1).stop_json.exists, 30.0, "the agent to hear of it")
+    stop = read_json(run.folder.attempt(1).stop_json) or {}
+    assert stop["reason"] == "preempt"
+    assert "SIGNALING" in stop["detail"]
+    slurm.wait_state(intruder, "RUNNING")
+    slurm.cancel(intruder)
+    run.wait_end()
+    run.assert_continued_from_last_commit(2)
+    run.assert_no_step_lost_or_repeated()
 
 
 @pytest.mark.parametrize("slurm_session", ["cgroup"], indirect=True)

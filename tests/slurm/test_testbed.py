@@ -274,7 +274,8 @@ def test_a_terminated_test_session_takes_its_testbed_down(
         [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True
     )
     mark = tmp_path / "up"
-    folder = Path(wait_for(lambda: mark.exists() and mark.read_text(), 60.0, "its testbed"))
+    wait_for(lambda: mark.exists() and mark.read_text() != "", 60.0, "its testbed")
+    folder = Path(mark.read_text())
     assert LocalSlurm.load(folder) is not None
     session.send_signal(number)
     session.communicate(timeout=60)
