@@ -13,7 +13,7 @@ help:
 	@echo "make demo                  rendered corpus, pretraining, a forced preemption, EgoMCQ, results"
 	@echo "make test                  all tests, on a real local Slurm too (what CI runs)"
 	@echo "make test-fast             tests without Slurm and without the slow ones"
-	@echo "make soak                  the long repetitions: preemptions at random steps; one table"
+	@echo "make soak                  the long repetitions: kills, preemptions at random steps; one table"
 	@echo "make check                 ruff, pyright, structure"
 	@echo "make bench                 hot paths against the straightforward way, as ratios"
 	@echo "make accept LINE=journey-1 re-run one acceptance line and print its figure"
@@ -30,12 +30,13 @@ demo: setup
 	$(PY) -m tests.integration.demo
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not soak"
 
 test-fast: setup
 	$(PY) -m pytest -m "not slurm and not slow"
 
 soak: setup
+	$(PY) -m pytest -m soak
 	$(PY) -m tests.slurm.soak
 
 check: setup
@@ -55,7 +56,7 @@ accept: setup
 	$(PY) -m tests.accept $(LINE)
 
 slurm-up: setup
-	$(PY) -m tests.slurm.testbed up --folder $(SLURM_FOLDER)
+	$(PY) -m tests.slurm.testbed up --folder $(SLURM_FOLDER) --accounting
 
 slurm-down: setup
 	$(PY) -m tests.slurm.testbed down --folder $(SLURM_FOLDER)

@@ -71,7 +71,7 @@ LINES = {
     ),
     "journey-9": Line(
         "everything CI runs, and the benchmarks",
-        ("-m pytest -q", "-m pytest tests/bench --benchmark-only -q -s"),
+        ('-m pytest -q -m "not soak"', "-m pytest tests/bench --benchmark-only -q -s"),
         30,
     ),
 }

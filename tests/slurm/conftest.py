@@ -91,3 +91,31 @@ def slurm(slurm_session: SlurmClient, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def preempt(slurm: SlurmClient) -> Callable[[int], None]:
     """Preempt a running job once; return when the nodes are free again."""
     return slurm.preempt
+
+
+# What `make test` leaves to `make soak`, so that it ends within its time: the same stories under the
+# other tracker, on the other node, or with long waits of Slurm's own.
+SOAK = (
+    r"test_hard_loss\.py::test_killed_agent\[(linuxproc-\d|cgroup-0)\]",
+    r"test_hard_loss\.py::test_killed_slurmd\[(linuxproc-\d|cgroup-0)\]",
+    r"test_hard_loss\.py::test_killed_rank\[0-cgroup\]",
+    r"test_preemption\.py::test_preempted_without_grace",
+    r"test_preemption\.py::test_preempted_twice_at_random_steps",
+    r"test_preemption\.py::test_ranks_that_ignore_the_stop",
+    r"test_cancel\.py::test_scancel_saves_and_ends_the_run_for_good\[linuxproc\]",
+    r"test_cancel\.py::test_scancel_of_a_pending_job",
+    r"test_early_signal\.py::.*\[cgroup\]",
+    r"test_time_limit\.py",
+    r"test_testbed\.py::test_a_job_killed_without_grace_is_requeued_and_told_so",
+    r"test_testbed\.py::test_a_job_may_requeue_itself",
+    r"test_testbed\.py::test_a_dead_slurmd_is_noticed",
+    r"test_testbed\.py::test_down_leaves_nothing_behind_even_with_orphans\[cgroup-False\]",
+    r"test_testbed\.py::test_a_terminated_test_session.*\[2\]",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long repetitions."""
+    for item in items:
+        if any(re.search(pattern, item.nodeid) for pattern in SOAK):
+            item.add_marker(pytest.mark.soak)
