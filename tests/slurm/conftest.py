@@ -93,7 +93,7 @@ def preempt(slurm: SlurmClient) -> Callable[[int], None]:
     return slurm.preempt
 
 
-# What `make test` leaves to `make soak`, so that it ends within its time: the same stories under the
+# What `make test` leaves to `make soak`, so that it ends in time: the same stories under the
 # other tracker, on the other node, or with long waits of Slurm's own.
 SOAK = (
     r"test_hard_loss\.py::test_killed_agent\[(linuxproc-\d|cgroup-0)\]",
