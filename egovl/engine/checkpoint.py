@@ -45,11 +45,11 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainState:
-    """The counters of a run: steps taken, samples consumed, loss scale of fp16 training."""
+    """The counters of a run: steps taken, samples consumed, the loss scaler of fp16 training."""
 
     step: int = 0
     samples: int = 0
-    loss_scale: float | None = None
+    scaler: dict[str, float] | None = None
 
 
 class Checkpointer:
@@ -233,7 +233,7 @@ def committed(checkpoints: Path) -> tuple[list[int], list[str]]:
 def read_commit(path: Path) -> TrainState:
     """The counters of a checkpoint folder."""
     record = json.loads((path / COMMIT).read_text())
-    return TrainState(record["step"], record["samples"], record.get("loss_scale"))
+    return TrainState(record["step"], record["samples"], record.get("scaler"))
 
 
 def load_into(

@@ -107,8 +107,8 @@ class Trainer:
         """
         state = self.checkpointer.load_latest(self.model, self.optimizer) or TrainState()
         self._step = state.step
-        if state.loss_scale is not None:
-            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": state.loss_scale})
+        if state.scaler is not None:
+            self.scaler.load_state_dict(state.scaler)
         network = self._wrap()
         log = RunLog(self.folder, state.step) if dist.rank() == 0 else None
         pending = _Pending(self.plan.global_batch)
@@ -281,8 +281,10 @@ class Trainer:
 
     def _save(self, *, wait: bool, must: bool) -> None:
         """Save; a failed save in the middle of a run is loud but not fatal, three in a row are."""
-        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
-        state = TrainState(self._step, self._step * self.plan.global_batch, scale)
+        if not self._step:
+            return  # stopped before the first step: there is nothing to lose
+        scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
+        state = TrainState(self._step, self._step * self.plan.global_batch, scaler)
         try:
             self.checkpointer.save(state, self.model, self.optimizer, wait=wait)
             self._failed_saves = 0
