@@ -33,23 +33,17 @@ def _follow(run: RunFolder, poll_sec: float) -> int:
     shown: tuple[Any, ...] = ()
     metrics = _new_lines(run)
     look_at = time.time() + STANDING_SEC
-    train_due = 0.0
+    thinned = _Thinned()
     while True:
         state = run.read_state()
-        lines = next(metrics)
-        newest = [line for line in lines if line.get("kind") == "train"][-1:]
-        if newest and (time.time() >= train_due or is_end(newest[0])):
-            train_due = time.time() + TRAIN_SEC
-        else:
-            newest = []
-        for line in lines:
-            if line.get("kind") != "train" or line in newest:
-                print(describe_metrics(line), flush=True)
+        is_over = state.get("state") in FINAL
+        for line in thinned.take(next(metrics), is_over):
+            print(describe_metrics(line), flush=True)
         now = (state.get("state"), state.get("attempt"), state.get("cause"))
         if now != shown and now[0] is not None:
             shown = now
             print(describe_state(state), flush=True)
-        if state.get("state") in FINAL:
+        if is_over:
             return 0 if state["state"] == "done" else 1
         if time.time() >= look_at:
             look_at = time.time() + STANDING_SEC
@@ -58,6 +52,32 @@ def _follow(run: RunFolder, poll_sec: float) -> int:
                 print(f"lost: {standing.message}; launch it again to resume", file=sys.stderr)
                 return 1
         time.sleep(poll_sec)
+
+
+class _Thinned:
+    """All lines but those of training steps, of which the newest is shown every few seconds."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+        self._waiting: dict[str, Any] | None = None
+
+    def take(self, lines: list[dict[str, Any]], is_over: bool) -> list[dict[str, Any]]:
+        """Return what to show now; at a run's end nothing is held back."""
+        shown: list[dict[str, Any]] = []
+        for line in lines:
+            if line.get("kind") == "train":
+                self._waiting = line
+                continue
+            shown += self._release(is_over or line.get("kind") == "eval")
+            shown.append(line)
+        return shown + self._release(is_over or time.time() >= self._due)
+
+    def _release(self, is_due: bool) -> list[dict[str, Any]]:
+        if self._waiting is None or not is_due:
+            return []
+        line, self._waiting = self._waiting, None
+        self._due = time.time() + TRAIN_SEC
+        return [line]
 
 
 def _new_lines(run: RunFolder) -> Iterator[list[dict[str, Any]]]:
@@ -87,11 +107,6 @@ def describe_state(state: dict[str, Any]) -> str:
     if state.get("reason"):
         parts.append(str(state["reason"]))
     return "[" + ", ".join(parts) + "]"
-
-
-def is_end(line: dict[str, Any]) -> bool:
-    """Whether a line is of a run's last step."""
-    return line.get("step") == line.get("steps")
 
 
 def describe_metrics(line: dict[str, Any]) -> str:

@@ -150,13 +150,14 @@ def test_time_limit_is_kept_without_a_scheduler(tmp_path: Path) -> None:
 def test_debug_executor_runs_here_and_does_not_retry_what_cannot_be_helped(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    before = signal.getsignal(signal.SIGINT)
     launched = start(tmp_path, "fail_at=2", "fail_attempt=0", "retry=0", executor="debug")
     assert launched.state == "failed"
     run = RunFolder(launched.run_dir)
     assert run.latest_attempt() == 1
     assert "told to fail at step 2" in run.read_state()["reason"]
     assert "begins at step 0" in capfd.readouterr().out
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.slow
