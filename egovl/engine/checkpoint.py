@@ -79,7 +79,8 @@ class Checkpointer:
         self._folder.require_current()
         started = time.monotonic()
         final = self._folder.checkpoints / f"step-{state.step}"
-        if (final / COMMIT).exists():
+        # rank 0 looks for all: a background save of this very step may be committed just now
+        if dist.broadcast_object((final / COMMIT).exists()):
             return
         beside = self._folder.checkpoints / f".step-{state.step}.a{self._folder.attempt}"
         tensors = _tensors(model, optimizer)

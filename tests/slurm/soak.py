@@ -35,7 +35,9 @@ def soak_tracker(tracker: str, folder: Path, corpus: Path, times: int, seed: int
     slurm = SlurmClient(local)
     rows: list[str] = []
     try:
-        project = make_checkout(folder / f"project-{tracker}", corpus, gpus=2, steps=STEPS)
+        project = make_checkout(
+            folder / f"project-{tracker}", corpus, gpus=2, steps=STEPS, save_every=7
+        )
         unbroken = Journey.launch(slurm, project, *FLAGS, "--name", "unbroken")
         unbroken.wait_done(600)
         for number in range(-(-times // PREEMPTIONS_PER_RUN)):

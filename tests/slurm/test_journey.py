@@ -40,7 +40,7 @@ def unbroken(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_preempted_twice_the_run_equals_the_unbroken_one_bit_for_bit(
     slurm: SlurmClient, corpus: Path, tmp_path: Path, unbroken: dict[str, Journey]
 ) -> None:
-    project = make_checkout(tmp_path / "project", corpus, gpus=2, steps=STEPS)
+    project = make_checkout(tmp_path / "project", corpus, gpus=2, steps=STEPS, save_every=7)
     flags = ("--nodes", "2", "--partition", "a100")
     if not unbroken:
         whole = Journey.launch(slurm, project, *flags, "--name", "whole")

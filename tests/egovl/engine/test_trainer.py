@@ -62,9 +62,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+# a background save of every step: a stop always finds the one of its own step under way
+ALWAYS_SAVING = json.dumps({"save_every": 1, "async_save": True})
+
+
 def stop_after(run: Path, attempt: int, at: int, how: str) -> int:
     """Train until all ranks agree to stop; returns the step they stopped at."""
-    done = train(run, 4, "--attempt", attempt, "--at", at, "--how", how)
+    options = ("--attempt", attempt, "--at", at, "--how", how, "--trainer", ALWAYS_SAVING)
+    done = train(run, 4, *options)
     assert done.returncode == 0, done.stderr
     exits = [json.loads(f.read_text()) for f in (run / f"attempts/{attempt}/exit").iterdir()]
     assert len(exits) == 4
