@@ -88,12 +88,15 @@ class Journey:
         lines = self.folder.metrics_jsonl.read_text().splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def last_step(self) -> int:
-        return max((record["step"] for record in self.records()), default=0)
-
     def wait_step(self, step: int) -> None:
-        """Wait until a step stands in the metrics."""
-        wait_for(lambda: self.last_step() >= step, 240, f"step {step}; {self.trouble()}")
+        """Wait until the newest attempt itself has trained, and has reached a step."""
+
+        def is_there() -> bool:
+            newest = self.folder.latest_attempt()
+            steps = [r["step"] for r in self.records() if r["attempt"] == newest]
+            return max(steps, default=0) >= step
+
+        wait_for(is_there, 240, f"step {step}; {self.trouble()}")
 
     def wait_done(self, seconds: float = 300.0) -> None:
         """Wait for the end, which has to be a good one."""

@@ -23,7 +23,7 @@ from tests.slurm.journey import Journey, differences, make_checkout
 from tests.slurm.testbed import bring_up
 
 PREEMPTIONS_PER_RUN = 5
-STEPS = 150
+STEPS = 250
 FLAGS = ("--nodes", "2", "--partition", "a100")
 
 
@@ -42,7 +42,7 @@ def soak_tracker(tracker: str, folder: Path, corpus: Path, times: int, seed: int
         unbroken.wait_done(600)
         for number in range(-(-times // PREEMPTIONS_PER_RUN)):
             count = min(PREEMPTIONS_PER_RUN, times - number * PREEMPTIONS_PER_RUN)
-            steps = sorted(draw.sample(range(3, STEPS - 15), count))
+            steps = sorted(draw.sample(range(3, STEPS - 60), count))
             started = time.monotonic()
             run = Journey.launch(slurm, project, *FLAGS, "--name", f"soak{number}")
             for step in steps:
