@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from jobs.environment import ATTEMPT, HOME, MAIN_LOG, RANK_LOG, RUN_DIR, STOP_FILE
 from jobs.node import NodeFacts
@@ -56,6 +57,8 @@ def torchrun_command(
         f"--rdzv-conf=is_host={is_host}",
         f"--local-addr={rendezvous.local_address}",
         "--max-restarts=0",
+        # left out, torchrun makes a folder in /tmp and, when it is killed, leaves it there
+        f"--log-dir={PurePosixPath(place.stop_file).parent / 'torchrun'}",
     ]
     if knows_shutdown_timeout:
         argv.append(f"--shutdown-timeout={SHUTDOWN_TIMEOUT_SEC}")

@@ -24,7 +24,7 @@ def test_torchrun_meets_at_the_published_place_and_runs_the_module() -> None:
         *("python", "-m", "torch.distributed.run", "--nnodes=4", "--nproc-per-node=8"),
         *("--rdzv-backend=c10d", "--rdzv-endpoint=10.0.0.1:12345", "--rdzv-id=x-a2-r0"),
         *("--rdzv-conf=is_host=false", "--local-addr=10.0.0.7", "--max-restarts=0"),
-        *("--shutdown-timeout=30", "-m", "jobs.rank", "egovl"),
+        *("--log-dir=/dev/shm/s/torchrun", "--shutdown-timeout=30", "-m", "jobs.rank", "egovl"),
         *("train", "--config", "configs/a.yaml", "optim.lr=3e-5"),
     ]
 
