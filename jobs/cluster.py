@@ -20,6 +20,9 @@ from jobs.yaml_file import as_mapping, as_text, as_words, is_empty, read_yaml, r
 
 EXECUTORS = ("slurm", "local", "debug")
 
+# Profiles named so show how one is written; they serve until there is one of the user's own.
+EXAMPLE = "example_"
+
 # Set here for every job, or keys of their own: an extra option must not override them.
 OWNED_FLAGS = (
     *("account", "array", "comment", "constraint", "cpus-per-task", "dependency", "error"),
@@ -56,6 +59,7 @@ class Cluster:
         preamble: shell lines before srun, the preamble files read in.
         sbatch: extra sbatch options, `True` for one without value.
         exclude: nodes that no job may get.
+        slurm_cluster: Slurm's ClusterName, by which `cluster: auto` knows the profile.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Cluster:
     srun_arguments: tuple[str, ...] = ()
     sbatch: Mapping[str, str | bool] = field(default_factory=dict[str, str | bool])
     exclude: tuple[str, ...] = ()
+    slurm_cluster: str | None = None
 
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""
@@ -107,30 +112,48 @@ def load_cluster(configs: Path, name: str) -> Cluster:
         srun_arguments=_read_srun(values.get("srun_arguments")),
         sbatch=_read_sbatch(values.get("sbatch"), path),
         exclude=as_words(values.get("exclude")),
+        slurm_cluster=as_text(values.get("slurm_cluster")),
     )
 
 
-def resolve_cluster_name(asked: str | None, configs: Path, slurm_answers: bool) -> str:
+def resolve_cluster_name(
+    asked: str | None, configs: Path, slurm_cluster: str | None, partition: str | None = None
+) -> str:
     """Return the profile to use for `asked`, where `auto` or None means: look at the machine.
 
-    Without a Slurm that answers this is `local`; with one it is the only Slurm profile there is.
+    Without a Slurm that answers this is `local`. With one it is the profile that names this Slurm,
+    else the only one of the user's own, else the only example that has the partition.
+
+    Args:
+        asked: a profile's name, `auto` or None.
+        configs: the project's configs.
+        slurm_cluster: ClusterName of the Slurm that answers; None where none does.
+        partition: that the job asks for.
 
     Raises:
-        ConfigError: if several Slurm profiles could be meant, or none is there.
+        ConfigError: if several profiles could be meant, or none is there.
     """
     if asked is not None and asked != "auto":
         return asked
-    if not slurm_answers:
+    if slurm_cluster is None:
         return "local"
-    slurm = [
-        name for name in list_clusters(configs) if load_cluster(configs, name).executor == "slurm"
+    profiles = [load_cluster(configs, name) for name in list_clusters(configs)]
+    slurm = [each for each in profiles if each.executor == "slurm"]
+    own = [each for each in slurm if not each.name.startswith(EXAMPLE)]
+    examples = [each for each in slurm if each.name.startswith(EXAMPLE)]
+    fitting = [
+        [each for each in slurm if each.slurm_cluster == slurm_cluster],
+        [each for each in own if each.slurm_cluster is None],
+        [each for each in examples if partition in each.partitions] if not own else [],
     ]
-    if len(slurm) != 1:
-        raise ConfigError(
-            f"cluster: auto needs exactly one Slurm profile in {configs / 'clusters'}, found "
-            f"{slurm or 'none'}; name one with --cluster or in {configs / 'defaults.yaml'}"
-        )
-    return slurm[0]
+    for candidates in fitting:
+        if len(candidates) == 1:
+            return candidates[0].name
+    known = ", ".join(each.name for each in slurm) or "none"
+    raise ConfigError(
+        f"no profile in {configs / 'clusters'} is meant for cluster {slurm_cluster} (found: "
+        f"{known}); python -m jobs doctor --write makes one, --cluster NAME chooses one"
+    )
 
 
 def build_resources(cluster: Cluster, asked: Mapping[str, Any]) -> Resources:
@@ -265,6 +288,7 @@ _CLUSTER_KEYS = (
     "srun_arguments",
     "sbatch",
     "exclude",
+    "slurm_cluster",
 )
 
 

@@ -93,8 +93,13 @@ def choose_executor(
     asked, name = flags.get("executor") or "auto", flags.get("cluster") or settings.cluster
     if asked in ("local", "debug"):
         return asked, load_cluster(configs, flags.get("cluster") or "local")
-    answers = asked == "slurm" or slurm.slurm_answers()
-    cluster = load_cluster(configs, resolve_cluster_name(name, configs, answers))
+    found = slurm.cluster_name()
+    if asked == "slurm" and found is None:
+        found = ""  # asked for by name: the profile is looked for as if one answered
+    cluster = load_cluster(
+        configs, resolve_cluster_name(name, configs, found, flags.get("partition"))
+    )
+    answers = found is not None
     if asked == "slurm" or (cluster.executor == "slurm" and answers):
         return "slurm", cluster
     if cluster.executor == "slurm":

@@ -135,11 +135,11 @@ def node_address(name: str) -> str | None:
 def kill_wait_sec() -> int:
     """Return how long Slurm waits between SIGTERM and SIGKILL; its default if it cannot say."""
     try:
-        text = _ask(["scontrol", "show", "config"])
+        text = show_config().get("KillWait", "")
     except SubmitError:
         return DEFAULT_KILL_WAIT_SEC
-    match = re.search(r"^KillWait\s*=\s*(\d+)", text, re.MULTILINE)
-    return int(match[1]) if match else DEFAULT_KILL_WAIT_SEC
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else DEFAULT_KILL_WAIT_SEC
 
 
 def is_inherited(name: str) -> bool:
@@ -159,3 +159,34 @@ def outside_any_job(environ: Mapping[str, str] | None = None) -> Generator[None]
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def show_config() -> dict[str, str]:
+    """Return `scontrol show config`: slurm.conf as the controller has it.
+
+    Raises:
+        SubmitError: if Slurm does not answer.
+    """
+    lines = _ask(["scontrol", "show", "config"]).splitlines()
+    pairs = (line.partition("=") for line in lines)
+    return {key.strip(): value.strip() for key, sep, value in pairs if sep}
+
+
+def show_all(what: str) -> list[dict[str, str]]:
+    """Return the fields of every `partition` or `node`.
+
+    Raises:
+        SubmitError: if Slurm does not answer.
+    """
+    lines = _ask(["scontrol", "--oneliner", "--all", "show", what]).splitlines()
+    return [parse_fields(line) for line in lines if "=" in line]
+
+
+def cluster_name() -> str | None:
+    """Return Slurm's ClusterName; None where no Slurm answers from this machine."""
+    if shutil.which("sbatch") is None:
+        return None
+    try:
+        return show_config().get("ClusterName", "")
+    except SubmitError:
+        return None

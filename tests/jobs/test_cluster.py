@@ -155,15 +155,26 @@ def test_an_unknown_resource_names_the_closest(tmp_path: Path) -> None:
         build_resources(cluster, {"node": 2})
 
 
-def test_auto_is_the_only_slurm_profile_or_local(tmp_path: Path) -> None:
+def test_auto_is_the_profile_of_this_slurm_or_the_only_own_one_or_local(tmp_path: Path) -> None:
     configs = write_profile(tmp_path, PROFILE)
     write_profile(tmp_path, "executor: local", "local")
-    assert resolve_cluster_name("auto", configs, slurm_answers=True) == "big"
-    assert resolve_cluster_name(None, configs, slurm_answers=False) == "local"
-    assert resolve_cluster_name("big", configs, slurm_answers=False) == "big"
+    write_profile(tmp_path, PROFILE, "example_a100")
+    assert resolve_cluster_name("auto", configs, "thing") == "big"
+    assert resolve_cluster_name(None, configs, None) == "local"
+    assert resolve_cluster_name("big", configs, None) == "big"
     write_profile(tmp_path, PROFILE, "second")
-    with pytest.raises(ConfigError, match=r"\['big', 'second'\]"):
-        resolve_cluster_name("auto", configs, slurm_answers=True)
+    with pytest.raises(ConfigError, match=r"cluster thing .*doctor --write"):
+        resolve_cluster_name("auto", configs, "thing")
+    write_profile(tmp_path, PROFILE + "\nslurm_cluster: thing\n", "third")
+    assert resolve_cluster_name("auto", configs, "thing") == "third"
+
+
+def test_examples_serve_by_partition_until_there_is_a_profile_of_ones_own() -> None:
+    configs = PROJECT / "configs"
+    assert resolve_cluster_name("auto", configs, "site", "a100") == "example_a100"
+    assert resolve_cluster_name("auto", configs, "site", "v100") == "example_v100"
+    with pytest.raises(ConfigError, match="doctor --write"):
+        resolve_cluster_name("auto", configs, "site")
 
 
 def test_shipped_configs_load_and_give_jobs_slurm_could_take() -> None:
@@ -178,7 +189,7 @@ def test_shipped_configs_load_and_give_jobs_slurm_could_take() -> None:
     settings = load_settings(configs)
     assert settings.runs == PROJECT / "runs" and settings.snapshots == PROJECT / "runs/.snapshots"
     assert settings.recipe("pretrain") == "configs/lavila/pretrain_tsf_base.yaml"
-    assert resolve_cluster_name(settings.cluster, configs, slurm_answers=True) == "example_a100"
+    assert settings.cluster == "auto"
 
 
 def test_defaults_name_the_closest_key_and_recipe(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_machine_without_slurm_does_not_answer(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not slurm.slurm_answers()
+    assert slurm.cluster_name() is None
     with pytest.raises(SubmitError, match="scontrol is not on this machine's PATH"):
         slurm.show_job("1")
 
