@@ -90,7 +90,7 @@ def _preemption(site: Site) -> Iterator[Finding]:
         if mode == "SUSPEND":
             yield Finding("note", "preemption", f"{head}: jobs are frozen, not ended")
         elif partition.grace_sec + wait < SHORT_GRACE_SEC:
-            text = f"{head} and {wait} s to the kill: save often (checkpoint.every_sec)"
+            text = f"{head} and {wait} s to the kill: save often (trainer.save_every_minutes)"
             yield Finding("note", "preemption", text)
         else:
             yield Finding("ok", "preemption", f"{head}: time to save")
