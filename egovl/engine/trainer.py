@@ -29,6 +29,7 @@ from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
 from egovl.engine.folder import RunFolder
 from egovl.engine.log import Progress, RunLog, evaluated_names
 from egovl.engine.optim import build_optimizer, lr_at
+from egovl.engine.parallel import clip_grad_norm, gradients_stay_local, shard, wrap
 from egovl.engine.signals import StopRequest
 from egovl.engine.task import DeviceBatch, TrainTask
 
@@ -84,6 +85,8 @@ class Trainer:
         self.folder = folder
         self.device = device
         self.model = plan.model.to(self.device)
+        if config.parallel == "fsdp2" and dist.world_size() > 1:
+            shard(self.model, self.device)
         self.optim_config = optim
         self.optimizer = build_optimizer(self.model, optim)
         self.scaler = torch.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -109,7 +112,8 @@ class Trainer:
         self._step = state.step
         if state.scaler is not None:
             self.scaler.load_state_dict(state.scaler)
-        network = self._wrap()
+        self.model.train()
+        network = wrap(self.model, self.config, self.device)
         log = RunLog(self.folder, state.step) if dist.rank() == 0 else None
         pending = _Pending(self.plan.global_batch)
         progress = None
@@ -166,20 +170,6 @@ class Trainer:
         self._save(wait=True, must=True)
         return FitResult("done", self._step, pending.last_loss, self._metrics)
 
-    def _wrap(self) -> nn.Module:
-        network: nn.Module = self.model
-        network.train()
-        if self.config.compile:
-            network = torch.compile(network)  # type: ignore[assignment]
-        if dist.world_size() > 1:
-            network = DistributedDataParallel(
-                network,
-                device_ids=[self.device.index] if self.device.type == "cuda" else None,
-                find_unused_parameters=self.config.find_unused_parameters,
-                gradient_as_bucket_view=True,
-            )
-        return network
-
     def _warm_up_buckets(self, network: nn.Module, batch: DeviceBatch | None) -> None:
         """Run one backward whose gradients are dropped, at fresh and resumed starts alike.
 
@@ -187,7 +177,10 @@ class Trainer:
         where a value lies in its bucket. Without this a resumed run's first step differs in the
         last bit from the unbroken run's.
         """
-        if batch is None or not self.config.bucket_warmup or dist.world_size() <= 2:
+        replicated = isinstance(network, DistributedDataParallel)
+        if batch is None or not (replicated and self.config.bucket_warmup):
+            return
+        if dist.world_size() <= 2:
             return
         self._seed_step()
         self._backward(network, batch)
@@ -200,9 +193,9 @@ class Trainer:
         report = self._backward(network, batch)
         if self.optim_config.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            report["grad_norm"] = torch.nn.utils.clip_grad_norm_(
+            report["grad_norm"] = clip_grad_norm(
                 self.model.parameters(), self.optim_config.clip_grad_norm
-            ).detach()
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -216,10 +209,7 @@ class Trainer:
         total: dict[str, Tensor] = {}
         for number in range(parts):
             last = number == parts - 1
-            sync = contextlib.nullcontext()
-            if not last and isinstance(network, DistributedDataParallel):
-                sync = network.no_sync()
-            with sync:
+            with contextlib.nullcontext() if last else gradients_stay_local(network):
                 with self.autocast():
                     output = self.plan.task.train_step(
                         network, batch[number * size : (number + 1) * size] if parts > 1 else batch

@@ -27,6 +27,9 @@ class DualEncoderOutput:
 class DualEncoder(nn.Module):
     """Two towers, two projections, one learned temperature."""
 
+    # besides forward, what computes with the parameters when called (sharded models must know)
+    forward_methods = ("encode_video", "encode_text", "encode_text_tokens")
+
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__()
         self.config = config
