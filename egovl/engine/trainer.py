@@ -26,6 +26,7 @@ from egovl import dist
 from egovl.engine.checkpoint import Checkpointer, CheckpointError, TrainState
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
+from egovl.engine.flops import peak_flops, utilisation
 from egovl.engine.folder import RunFolder
 from egovl.engine.log import Progress, RunLog, evaluated_names
 from egovl.engine.optim import build_optimizer, lr_at
@@ -35,6 +36,7 @@ from egovl.engine.task import DeviceBatch, TrainTask
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = ("loss", "clips_per_sec", "mfu")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,6 +49,7 @@ class TrainPlan:
     """What to train, on what, for how long.
 
     ``batches(start_sample)`` yields this rank's part of the global batches from that sample on.
+    ``forward_flops`` are those of one sample, where they are known.
     """
 
     task: TrainTask
@@ -56,6 +59,7 @@ class TrainPlan:
     total_steps: int
     evaluations: list[Evaluation]
     seed: int
+    forward_flops: float | None = None
 
 
 @dataclass
@@ -115,7 +119,7 @@ class Trainer:
         self.model.train()
         network = wrap(self.model, self.config, self.device)
         log = RunLog(self.folder, state.step) if dist.rank() == 0 else None
-        pending = _Pending(self.plan.global_batch)
+        pending = _Pending(self.plan, peak_flops(self.device))
         progress = None
         if log is not None:
             if state.step:
@@ -294,7 +298,7 @@ class Trainer:
         if log is not None:
             log.train(records)
         if progress is not None:
-            shown = {k: records[-1][k] for k in ("loss", "clips_per_sec")}
+            shown = {k: records[-1][k] for k in _SHOWN if k in records[-1]}
             progress.update(len(records), **shown)
         if broken is not None:
             raise TrainingDiverged(
@@ -307,10 +311,11 @@ class Trainer:
 class _Pending:
     """Scalars of the steps since the last log line, kept on the device: one transfer a line."""
 
-    def __init__(self, global_batch: int) -> None:
+    def __init__(self, plan: TrainPlan, peak: float | None) -> None:
         self._facts: list[dict[str, Any]] = []
         self._reports: list[dict[str, Tensor]] = []
-        self._global_batch = global_batch
+        self._plan = plan
+        self._peak = peak
         self._since = time.monotonic()
         self.last_loss = math.nan
 
@@ -331,9 +336,12 @@ class _Pending:
         table = torch.stack([torch.stack([r[k].double() for k in keys]) for r in self._reports])
         table = dist.mean_over_ranks(table)
         per_step = max(time.monotonic() - self._since, 1e-9) / len(self._facts)
-        rate = {"clips_per_sec": round(self._global_batch / per_step, 1)}
+        clips_per_sec = self._plan.global_batch / per_step
+        rate = {"clips_per_sec": round(clips_per_sec, 1)}
+        flops = self._plan.forward_flops
+        used = utilisation(flops, clips_per_sec, dist.world_size(), self._peak)
         records = [
-            {**facts, **dict(zip(keys, row, strict=True)), **rate}
+            {**facts, **dict(zip(keys, row, strict=True)), **rate, **used}
             for facts, row in zip(self._facts, table.tolist(), strict=True)
         ]
         for record in records:

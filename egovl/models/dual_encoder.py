@@ -61,6 +61,13 @@ class DualEncoder(nn.Module):
             logit_scale=self.logit_scale[0].exp(),
         )
 
+    def example_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return inputs of one pair in full size, on the present default device."""
+        video, text = self.config.video, self.config.text
+        side = video.image_size
+        pixels = torch.empty(1, 3, video.num_frames, side, side)
+        return pixels, torch.zeros(1, text.context_length, dtype=torch.long)
+
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
         """Return embeddings [B, P], of length 1 if the config normalises."""
         return self._finish(self.video_projection(self.video(video_BCTHW)))
