@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import os
@@ -88,9 +89,9 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
     model: nn.Module = recipe.model.build()
     dataset = stage.dataset.build()
     _initialize(model, recipe)
+    flops = _describe_model(recipe, folder)
     if dist.rank() == 0:
-        count = sum(p.numel() for p in model.parameters())
-        logger.info("%s: %.2f M parameters, %d samples", folder.path, count / 1e6, len(dataset))
+        logger.info("%d samples, %d a step", len(dataset), stage.loader.batch_size)
 
     def batches(start_sample: int) -> Iterator[Any]:
         return iter(
@@ -113,9 +114,28 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
         total_steps=_total_steps(recipe, len(dataset)),
         evaluations=_evaluations(recipe, tokenizer),
         seed=recipe.seed,
+        forward_flops=flops,
     )
     optim = recipe.optim.in_steps(len(dataset) // stage.loader.batch_size)
     return Trainer(plan, optim, recipe.trainer, folder, stop, device).fit()
+
+
+def _describe_model(recipe: Recipe, folder: RunFolder) -> float | None:
+    """FLOPs of one sample's forward, counted once a run and kept in its folder; rank 0 only."""
+    if dist.rank() != 0:
+        return None
+    if folder.model.exists():
+        return json.loads(folder.model.read_text())["forward_flops"]
+    from egovl.engine.flops import count_forward_flops  # fvcore, of no use to a resumed run
+
+    with torch.device("meta"):
+        model: nn.Module = recipe.model.build()
+    count = sum(p.numel() for p in model.parameters())
+    flops = count_forward_flops(model)
+    write_json(folder.model, {"parameters": count, "forward_flops": flops})
+    shown = "" if flops is None else f", {flops / 1e9:.4g} GFLOPs for one sample's forward"
+    logger.info("%s: %.2f M parameters%s", folder.path, count / 1e6, shown)
+    return flops
 
 
 def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitResult:

@@ -88,6 +88,9 @@ class TrainerConfig:
     """Newest checkpoints that stay; two survive a damaged newest one."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Autocast type of the forward; fp16 scales the loss. Parameters and losses stay float32."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """ddp holds a whole copy on every rank; fsdp2 shards weights, gradients and optimiser state:
+    for models that do not fit."""
     compile: bool = False
     """Run the model through torch.compile."""
     accumulate: int = 1
@@ -118,3 +121,4 @@ class TrainerConfig:
             _check(self, field, getattr(self, field) >= 1, "1 or more")
         precisions = ("fp32", "bf16", "fp16")
         _check(self, "precision", self.precision in precisions, "fp32, bf16 or fp16")
+        _check(self, "parallel", self.parallel in ("ddp", "fsdp2"), "ddp or fsdp2")

@@ -2,7 +2,7 @@
 
 ::
 
-    <run>/config.yaml result.json metrics.jsonl tb/ ckpt/step-<k>/...COMMIT
+    <run>/config.yaml model.json result.json metrics.jsonl tb/ ckpt/step-<k>/...COMMIT
     <run>/attempts/<n>/claim.json exit/<rank>.json
 """
 
@@ -39,6 +39,11 @@ class RunFolder:
     def result(self) -> Path:
         """Written by rename when the run is done."""
         return self.path / "result.json"
+
+    @property
+    def model(self) -> Path:
+        """Size of the model: parameters, forward FLOPs of one sample."""
+        return self.path / "model.json"
 
     @property
     def metrics(self) -> Path:

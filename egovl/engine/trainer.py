@@ -26,14 +26,17 @@ from egovl import dist
 from egovl.engine.checkpoint import Checkpointer, CheckpointError, TrainState
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
+from egovl.engine.flops import peak_flops, utilisation
 from egovl.engine.folder import RunFolder
 from egovl.engine.log import Progress, RunLog, evaluated_names
 from egovl.engine.optim import build_optimizer, lr_at
+from egovl.engine.parallel import clip_grad_norm, gradients_stay_local, shard, wrap
 from egovl.engine.signals import StopRequest
 from egovl.engine.task import DeviceBatch, TrainTask
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = ("loss", "clips_per_sec", "mfu")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -46,6 +49,7 @@ class TrainPlan:
     """What to train, on what, for how long.
 
     ``batches(start_sample)`` yields this rank's part of the global batches from that sample on.
+    ``forward_flops`` are those of one sample, where they are known.
     """
 
     task: TrainTask
@@ -55,6 +59,7 @@ class TrainPlan:
     total_steps: int
     evaluations: list[Evaluation]
     seed: int
+    forward_flops: float | None = None
 
 
 @dataclass
@@ -84,6 +89,8 @@ class Trainer:
         self.folder = folder
         self.device = device
         self.model = plan.model.to(self.device)
+        if config.parallel == "fsdp2" and dist.world_size() > 1:
+            shard(self.model, self.device)
         self.optim_config = optim
         self.optimizer = build_optimizer(self.model, optim)
         self.scaler = torch.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -109,9 +116,10 @@ class Trainer:
         self._step = state.step
         if state.scaler is not None:
             self.scaler.load_state_dict(state.scaler)
-        network = self._wrap()
+        self.model.train()
+        network = wrap(self.model, self.config, self.device)
         log = RunLog(self.folder, state.step) if dist.rank() == 0 else None
-        pending = _Pending(self.plan.global_batch)
+        pending = _Pending(self.plan, peak_flops(self.device))
         progress = None
         if log is not None:
             if state.step:
@@ -166,20 +174,6 @@ class Trainer:
         self._save(wait=True, must=True)
         return FitResult("done", self._step, pending.last_loss, self._metrics)
 
-    def _wrap(self) -> nn.Module:
-        network: nn.Module = self.model
-        network.train()
-        if self.config.compile:
-            network = torch.compile(network)  # type: ignore[assignment]
-        if dist.world_size() > 1:
-            network = DistributedDataParallel(
-                network,
-                device_ids=[self.device.index] if self.device.type == "cuda" else None,
-                find_unused_parameters=self.config.find_unused_parameters,
-                gradient_as_bucket_view=True,
-            )
-        return network
-
     def _warm_up_buckets(self, network: nn.Module, batch: DeviceBatch | None) -> None:
         """Run one backward whose gradients are dropped, at fresh and resumed starts alike.
 
@@ -187,7 +181,10 @@ class Trainer:
         where a value lies in its bucket. Without this a resumed run's first step differs in the
         last bit from the unbroken run's.
         """
-        if batch is None or not self.config.bucket_warmup or dist.world_size() <= 2:
+        replicated = isinstance(network, DistributedDataParallel)
+        if batch is None or not (replicated and self.config.bucket_warmup):
+            return
+        if dist.world_size() <= 2:
             return
         self._seed_step()
         self._backward(network, batch)
@@ -200,9 +197,9 @@ class Trainer:
         report = self._backward(network, batch)
         if self.optim_config.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            report["grad_norm"] = torch.nn.utils.clip_grad_norm_(
+            report["grad_norm"] = clip_grad_norm(
                 self.model.parameters(), self.optim_config.clip_grad_norm
-            ).detach()
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -216,10 +213,7 @@ class Trainer:
         total: dict[str, Tensor] = {}
         for number in range(parts):
             last = number == parts - 1
-            sync = contextlib.nullcontext()
-            if not last and isinstance(network, DistributedDataParallel):
-                sync = network.no_sync()
-            with sync:
+            with contextlib.nullcontext() if last else gradients_stay_local(network):
                 with self.autocast():
                     output = self.plan.task.train_step(
                         network, batch[number * size : (number + 1) * size] if parts > 1 else batch
@@ -304,7 +298,7 @@ class Trainer:
         if log is not None:
             log.train(records)
         if progress is not None:
-            shown = {k: records[-1][k] for k in ("loss", "clips_per_sec")}
+            shown = {k: records[-1][k] for k in _SHOWN if k in records[-1]}
             progress.update(len(records), **shown)
         if broken is not None:
             raise TrainingDiverged(
@@ -317,10 +311,11 @@ class Trainer:
 class _Pending:
     """Scalars of the steps since the last log line, kept on the device: one transfer a line."""
 
-    def __init__(self, global_batch: int) -> None:
+    def __init__(self, plan: TrainPlan, peak: float | None) -> None:
         self._facts: list[dict[str, Any]] = []
         self._reports: list[dict[str, Tensor]] = []
-        self._global_batch = global_batch
+        self._plan = plan
+        self._peak = peak
         self._since = time.monotonic()
         self.last_loss = math.nan
 
@@ -341,9 +336,12 @@ class _Pending:
         table = torch.stack([torch.stack([r[k].double() for k in keys]) for r in self._reports])
         table = dist.mean_over_ranks(table)
         per_step = max(time.monotonic() - self._since, 1e-9) / len(self._facts)
-        rate = {"clips_per_sec": round(self._global_batch / per_step, 1)}
+        clips_per_sec = self._plan.global_batch / per_step
+        rate = {"clips_per_sec": round(clips_per_sec, 1)}
+        flops = self._plan.forward_flops
+        used = utilisation(flops, clips_per_sec, dist.world_size(), self._peak)
         records = [
-            {**facts, **dict(zip(keys, row, strict=True)), **rate}
+            {**facts, **dict(zip(keys, row, strict=True)), **rate, **used}
             for facts, row in zip(self._facts, table.tolist(), strict=True)
         ]
         for record in records:

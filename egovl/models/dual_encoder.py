@@ -27,6 +27,9 @@ class DualEncoderOutput:
 class DualEncoder(nn.Module):
     """Two towers, two projections, one learned temperature."""
 
+    # besides forward, what computes with the parameters when called (sharded models must know)
+    forward_methods = ("encode_video", "encode_text", "encode_text_tokens")
+
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -57,6 +60,13 @@ class DualEncoder(nn.Module):
             text=self.encode_text(tokens_BL, token_mask_BL),
             logit_scale=self.logit_scale[0].exp(),
         )
+
+    def example_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return inputs of one pair in full size, on the present default device."""
+        video, text = self.config.video, self.config.text
+        side = video.image_size
+        pixels = torch.empty(1, 3, video.num_frames, side, side)
+        return pixels, torch.zeros(1, text.context_length, dtype=torch.long)
 
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
         """Return embeddings [B, P], of length 1 if the config normalises."""

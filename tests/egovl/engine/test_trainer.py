@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,23 @@ def test_another_number_of_ranks_goes_on_from_the_checkpoint(tmp_path: Path) -> 
     second = train(run, 1, "--attempt", 2)
     assert second.returncode == 0, second.stderr
     assert list(curve(run)) == list(range(1, 13))
+
+
+def test_a_sharded_run_resumes_bit_for_bit_and_replicated_ranks_go_on_from_it(
+    tmp_path: Path,
+) -> None:
+    sharded = ("--trainer", json.dumps({"parallel": "fsdp2", "accumulate": 2}))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = train(whole, 2, *sharded)
+    assert done.returncode == 0, done.stderr
+    assert train(broken, 2, *sharded, "--at", 5).returncode == 0
+    shutil.copytree(broken, tmp_path / "copy")
+    second = train(broken, 2, *sharded, "--attempt", 2)
+    assert second.returncode == 0, second.stderr
+    assert_equal_runs(whole, broken, 12)
+    third = train(tmp_path / "copy", 1, "--attempt", 2)
+    assert third.returncode == 0, third.stderr
+    assert list(curve(tmp_path / "copy")) == list(range(1, 13))
 
 
 def test_accumulated_parts_give_the_whole_batch_gradient(tmp_path: Path) -> None:
