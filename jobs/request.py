@@ -13,6 +13,7 @@ from jobs import slurm
 from jobs.cluster import Cluster, build_resources, load_cluster, resolve_cluster_name
 from jobs.errors import ConfigError, JobsError
 from jobs.follow import follow
+from jobs.forecast import run_forecast
 from jobs.run_folder import RunFolder
 from jobs.settings import Settings, load_settings
 from jobs.spec import JobSpec, Resources
@@ -78,6 +79,8 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         place = replace(place, check=("check", "--no-files", *arguments))
         print(render(spec, cluster, place, executor))
         return 0
+    if flags.get("forecast"):
+        return run_forecast(spec, cluster, place, executor)
     launched = launch(spec, cluster, place, executor)
     return report(launched, is_followed=bool(flags.get("follow")))
 

@@ -67,6 +67,7 @@ def make_parser(description: str, recipe: str) -> argparse.ArgumentParser:
     group = parser.add_argument_group("what to do")
     add = group.add_argument
     add("--dry-run", action="store_true", help="print the sbatch script and command, run nothing")
+    add("--forecast", action="store_true", help="train a minute, print what the whole run costs")
     add("--follow", "--wait", action="store_true", help="stay and show progress until the run ends")
     return parser
 
