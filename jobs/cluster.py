@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.budgets import read_budgets
 from jobs.errors import ConfigError, SpecError, unknown_name
 from jobs.spec import JobSpec, Resources, parse_duration, parse_memory
 from jobs.yaml_file import as_mapping, as_text, as_words, is_empty, read_yaml, refuse_unknown
@@ -56,6 +57,8 @@ class Cluster:
         preamble: shell lines before srun, the preamble files read in.
         sbatch: extra sbatch options, `True` for one without value.
         exclude: nodes that no job may get.
+        resume_via: auto, successor or requeue; None leaves it to the defaults.
+        budgets: continuations per cause where not the usual number, as (name, number) pairs.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Cluster:
     srun_arguments: tuple[str, ...] = ()
     sbatch: Mapping[str, str | bool] = field(default_factory=dict[str, str | bool])
     exclude: tuple[str, ...] = ()
+    resume_via: str | None = None
+    budgets: tuple[tuple[str, int], ...] = ()
 
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""
@@ -107,6 +112,8 @@ def load_cluster(configs: Path, name: str) -> Cluster:
         srun_arguments=_read_srun(values.get("srun_arguments")),
         sbatch=_read_sbatch(values.get("sbatch"), path),
         exclude=as_words(values.get("exclude")),
+        resume_via=as_text(values.get("resume_via")),
+        budgets=read_budgets(values.get("budgets"), str(path)),
     )
 
 
@@ -265,6 +272,8 @@ _CLUSTER_KEYS = (
     "srun_arguments",
     "sbatch",
     "exclude",
+    "resume_via",
+    "budgets",
 )
 
 
