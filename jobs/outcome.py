@@ -14,6 +14,9 @@ from jobs.node import NodeFacts
 from jobs.run_folder import AttemptFolder, RunFolder, read_json, write_json_atomic
 from jobs.stop import Stop
 
+# What takes an attempt because somebody asked for it.
+_PEOPLE = ("launch", "resume")
+
 _TAIL = 1 << 16  # bytes of metrics.jsonl that hold an attempt's last step
 
 
@@ -36,9 +39,12 @@ class Decision:
 def past_attempts(run: RunFolder, number: int) -> list[Ended]:
     """Return what counts of the attempts before `number`, oldest first.
 
-    One that left no outcome was killed before it could; its successor's claim has its last COMMIT.
+    That a person launched or resumed the run gives it whole budgets again. An attempt that left no
+    outcome was killed before it could; the claim after it has its last COMMIT.
     """
-    return [ended_attempt(run, each) for each in run.attempt_numbers() if each < number]
+    numbers = [each for each in run.attempt_numbers() if each < number]
+    begun = [each for each in (*numbers, number) if _claimed_by(run, each) in _PEOPLE]
+    return [ended_attempt(run, each) for each in numbers if each >= max(begun, default=0)]
 
 
 def ended_attempt(run: RunFolder, number: int, cause: str | None = None) -> Ended:
@@ -53,8 +59,9 @@ def ended_attempt(run: RunFolder, number: int, cause: str | None = None) -> Ende
         following = read_json(run.attempt(number + 1).claim_json) or {}
         after, ended = following.get("commit"), following.get("time")
     started = _started(attempt)
+    silent = "crash" if attempt.nodes.exists() else "never started"
     return Ended(
-        cause=cause or str(outcome.get("cause", "crash")),
+        cause=cause or str(outcome.get("cause", silent)),
         commit_before=claim.get("commit"),
         commit_after=after,
         seconds=max(0.0, float(ended) - started) if ended and started else 0.0,
@@ -121,6 +128,10 @@ def read_agents(attempt: AttemptFolder) -> list[dict[str, Any]]:
     paths = attempt.nodes.glob("[0-9]*.json")
     ordered = sorted(paths, key=lambda path: int(path.stem) if path.stem.isdecimal() else -1)
     return [facts for path in ordered if (facts := read_json(path)) is not None]
+
+
+def _claimed_by(run: RunFolder, number: int) -> str:
+    return str((read_json(run.attempt(number).claim_json) or {}).get("by"))
 
 
 def _started(attempt: AttemptFolder) -> float | None:

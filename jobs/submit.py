@@ -26,6 +26,7 @@ from jobs.node import NodeFacts
 from jobs.outcome import next_exclusions
 from jobs.provenance import mask_arguments, write_provenance
 from jobs.rendezvous import Rendezvous
+from jobs.resume import conclude_lost
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
 from jobs.spec import JobSpec
@@ -170,6 +171,7 @@ def _take_run(
             "created": time.time(),
         }
         create_json(run.run_json, facts)
+        conclude_lost(run)
         number = run.latest_attempt() + 1
         if run.claim_attempt(number, token, 0, by="launch"):
             return number, standing

@@ -36,7 +36,9 @@ _DEVICES = (
 _PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
-def claim_successor(run: RunFolder, number: int, token: str, after: str) -> str | None:
+def claim_successor(
+    run: RunFolder, number: int, token: str, after: str, by: str = BY
+) -> str | None:
     """Take attempt `number` for a job that is still to be submitted.
 
     Args:
@@ -44,6 +46,7 @@ def claim_successor(run: RunFolder, number: int, token: str, after: str) -> str 
         number: the attempt.
         token: of the submission whose parameters it inherits.
         after: id of the job whose end it waits for; empty for none.
+        by: what takes it.
 
     Returns:
         The new submission's token; None if somebody else has the attempt.
@@ -51,7 +54,7 @@ def claim_successor(run: RunFolder, number: int, token: str, after: str) -> str 
     new = uuid.uuid4().hex
     for path in (run.spec_json, run.sbatch_json):
         write_json_atomic(path(new), _read(run, path(token).name))
-    if run.claim_attempt(number, new, 0, by=BY, after=after):
+    if run.claim_attempt(number, new, 0, by=by, after=after):
         return new
     run.spec_json(new).unlink(missing_ok=True)
     run.sbatch_json(new).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ STOPPED, LOST, OPEN = Verdict("stopped", "at step 7"), Verdict("lost"), Verdict(
 
 def crash(run: RunFolder, number: int, cause: str | None = "crash") -> None:
     run.claim_attempt(number, "t", number - 1)
+    write_json_atomic(run.attempt(number).node_json(0), {"name": "n1"})
     if cause is not None:
         write_json_atomic(run.attempt(number).outcome_json, {"cause": cause})
 
@@ -76,9 +77,26 @@ def test_attempt_that_was_killed_before_it_could_conclude_counts_as_a_crash(tmp_
     assert left(Budgets(), past_attempts(run, 5))["crash"] == 0
 
 
+def test_attempt_that_never_started_draws_on_no_budget(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    crash(run, 1)
+    run.claim_attempt(2, "next", 0, by="successor")
+    assert [each.cause for each in past_attempts(run, 3)] == ["crash", "never started"]
+
+
+def test_launch_by_a_person_renews_the_budgets(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for number in range(1, 5):
+        crash(run, number)
+    assert not decide(run, 4, None, LOST).goes_on
+    run.claim_attempt(5, "again", 0, by="launch")
+    assert decide(run, 5, None, LOST).goes_on
+    assert past_attempts(run, 5) == []
+
+
 def test_attempts_are_measured_between_their_commits(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.claim_attempt(1, "t", 0)
+    crash(run, 1)
     commit(run, 10)
     run.claim_attempt(2, "t", 1)
     commit(run, 25)

@@ -20,7 +20,9 @@ NODE_FAILURE = (
     f"srun: error: Node failure on node2\n{ABORTED}slurmstepd-node1: error: *** JOB 7 ON node1 "
     "CANCELLED AT 2026-11-21T02:48:14 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n"
 )
-SCANCEL = f"{ABORTED}slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-11-21T02:46 ***\n"
+SCANCEL = (
+    f"{ABORTED}slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-11-21T02:46 ***\n"
+)
 REQUEUE = (
     "slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-11-21T02:54:49 "
     f"DUE TO JOB REQUEUE ***\n{ABORTED}"

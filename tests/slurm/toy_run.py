@@ -79,7 +79,7 @@ class ToyRun:
                 max(self.steps_of(rank, attempt), default=0) >= step for rank in range(WORLD_SIZE)
             ),
             seconds,
-            f"step {step} of attempt {attempt}; {self.trouble()}",
+            lambda: f"step {step} of attempt {attempt}; {self.trouble()}",
             pause_sec=0.05,
         )
 
