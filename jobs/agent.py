@@ -24,6 +24,7 @@ from jobs.outcome import Decision
 from jobs.run_folder import RunFolder, create_json, read_json
 from jobs.signals import SignalPipe
 from jobs.snapshot import verify_snapshot
+from jobs.successor import submit_if_missing
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -164,6 +165,9 @@ def enter_attempt(
         holder = run.attempt(latest).holder if latest else None
         if holder is not None and holder.token != token:
             logger.info("attempt %d belongs to a newer launch: leaving", latest)
+            if node.index == 0 and node.executor == "slurm":
+                # this job was to submit it, and was killed and restarted in between
+                submit_if_missing(run, latest, after=node.job_id)
             return None
         if run.read_state().get("state") == "done":
             logger.info("the run is done: leaving")

@@ -18,7 +18,7 @@ from jobs.node import NodeFacts
 from jobs.outcome import Decision, ended_attempt, next_exclusions, past_attempts
 from jobs.run_folder import Holder, RunFolder, read_json, write_json_atomic
 from jobs.stop import Stop, decide_ended, is_running
-from jobs.successor import BY, claim_successor, repair_successor, submit_successor
+from jobs.successor import claim_successor, snapshot_of, submit_if_missing, submit_successor
 from jobs.verdict import Verdict
 
 logger = logging.getLogger(__name__)
@@ -114,14 +114,9 @@ def continue_run(
 
 def _finish_claimed(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | None:
     """Complete a continuation that somebody took; its maker may have been killed in between."""
-    claim = read_json(run.attempt(number + 1).claim_json) or {}
-    holder = run.attempt(number + 1).holder
-    if claim.get("by") == BY and claim.get("after") == node.job_id:
-        if read_json(run.job_json(str(claim["token"]))) is None:
-            logger.warning("attempt %d was claimed and never submitted", number + 1)
-            repair_successor(run, str(claim["token"]), _snapshot(run), node.job_id)
+    if submit_if_missing(run, number + 1, after=node.job_id):
         return None
-    if holder == Holder(token, node.restart + 1):
+    if run.attempt(number + 1).holder == Holder(token, node.restart + 1):
         job = slurm.show_job(node.job_id)
         if job is not None and is_running(job, node.restart):
             slurm.requeue(node.job_id)
@@ -133,7 +128,7 @@ def _succeed(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | 
     new = claim_successor(run, number + 1, token, after=node.job_id)
     if new is None:
         return "queued"
-    job_id = submit_successor(run, new, _snapshot(run), after=node.job_id)
+    job_id = submit_successor(run, new, snapshot_of(run), after=node.job_id)
     logger.info("attempt %d is job %s, after this one", number + 1, job_id)
     return None
 
@@ -164,7 +159,3 @@ def _exclude(run: RunFolder, node: NodeFacts, token: str) -> None:
         slurm.exclude_nodes(node.job_id, [*(asked.get("exclude") or ()), *names])
     except SubmitError as error:
         logger.warning("could not exclude %s: %s", ", ".join(names), error)
-
-
-def _snapshot(run: RunFolder) -> str:
-    return str((read_json(run.run_json) or {}).get("snapshot", ""))

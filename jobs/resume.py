@@ -7,7 +7,7 @@ from jobs.errors import RunError
 from jobs.node import NodeFacts
 from jobs.run_folder import RunFolder, read_json
 from jobs.standing import Standing, find_standing, hasten
-from jobs.successor import claim_successor, submit_successor
+from jobs.successor import claim_successor, snapshot_of, submit_successor
 
 
 def conclude_lost(run: RunFolder) -> None:
@@ -52,7 +52,6 @@ def resume(run: RunFolder) -> Standing:
     token = claim_successor(run, latest + 1, holder.token, after="", by="resume")
     if token is None:
         return find_standing(run)
-    snapshot = str((read_json(run.run_json) or {})["snapshot"])
-    job_id = submit_successor(run, token, snapshot, after="")
+    job_id = submit_successor(run, token, snapshot_of(run), after="")
     run.write_state("queued", attempt=latest + 1, executor="slurm", job_id=job_id)
     return Standing("live", f"resumed as attempt {latest + 1}: job {job_id}", job_id, "slurm")

@@ -96,14 +96,33 @@ def submit_successor(run: RunFolder, token: str, snapshot: str, after: str) -> s
     return job_id
 
 
-def repair_successor(run: RunFolder, token: str, snapshot: str, after: str) -> str:
-    """Submit a claimed job whose submitter was killed; not twice if it had got through.
+def submit_if_missing(run: RunFolder, number: int, after: str) -> bool:
+    """Submit the job of an attempt whose submitter was killed; not twice if it had got through.
+
+    Args:
+        run: the run.
+        number: the attempt.
+        after: the job that was to submit it.
+
+    Returns:
+        Whether the attempt is that of a successor to this job; if so it is in the queue now.
 
     Raises:
         SubmitError: if Slurm refuses it or does not answer.
     """
-    job_id = _find_accepted(run, token)
-    return job_id or submit_successor(run, token, snapshot, after)
+    claim = read_json(run.attempt(number).claim_json) or {}
+    if claim.get("by") != BY or claim.get("after") != after:
+        return False
+    token = str(claim["token"])
+    if read_json(run.job_json(token)) is None and _find_accepted(run, token) is None:
+        logger.warning("attempt %d was claimed and never submitted", number)
+        submit_successor(run, token, snapshot_of(run), after)
+    return True
+
+
+def snapshot_of(run: RunFolder) -> str:
+    """Return the code copy of a run."""
+    return str((read_json(run.run_json) or {}).get("snapshot", ""))
 
 
 def without_nodes(parameters: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
