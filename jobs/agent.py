@@ -16,14 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.attempt import TICK_SEC, AttemptOnNode, Work, conclude
-from jobs.continuation import Decision
+from jobs.attempt import TICK_SEC, AttemptOnNode, Work
+from jobs.conclusion import Concluding, read_spec, reconcile
 from jobs.errors import RunError, SnapshotError
 from jobs.node import NodeFacts, read_node_facts
-from jobs.run_folder import RunFolder, read_json
+from jobs.outcome import Decision
+from jobs.run_folder import RunFolder, create_json, read_json
 from jobs.signals import SignalPipe
 from jobs.snapshot import verify_snapshot
-from jobs.spec import JobSpec
+from jobs.successor import submit_if_missing
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -100,18 +101,6 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     return facts
 
 
-def read_spec(run: RunFolder, token: str) -> JobSpec:
-    """Return what the submission with this token runs.
-
-    Raises:
-        RunError: if the run does not know the submission.
-    """
-    values = read_json(run.spec_json(token))
-    if values is None:
-        raise RunError(f"{run.path} knows no submission {token}")
-    return JobSpec.from_json(values)
-
-
 def run_node(work: Work, node: NodeFacts, signals: SignalPipe) -> str:
     """Run attempts on this node until the run ends or somebody else goes on with it.
 
@@ -143,7 +132,7 @@ def _begin(work: Work, node: NodeFacts, number: int) -> None:
         verify_snapshot(work.snapshot)
     except SnapshotError as error:
         decision = Decision("failed", "snapshot", reason=str(error))
-        conclude(work.run, number, node, work.token, decision)
+        Concluding(work.run, number, node, work.token).end(decision)
         raise SystemExit(1) from error
     where = {"job_id": node.job_id, "executor": node.executor, "nodes": node.count}
     work.run.write_state("running", attempt=number, **where)
@@ -176,15 +165,50 @@ def enter_attempt(
         holder = run.attempt(latest).holder if latest else None
         if holder is not None and holder.token != token:
             logger.info("attempt %d belongs to a newer launch: leaving", latest)
+            if node.index == 0 and node.executor == "slurm":
+                # this job was to submit it, and was killed and restarted in between
+                submit_if_missing(run, latest, after=node.job_id)
             return None
         if run.read_state().get("state") == "done":
             logger.info("the run is done: leaving")
             return None
         number = run.find_claim(token, node.restart)
-        if number is not None:
-            return number if number == latest else None
-        if node.index == 0:
+        if number is not None and number != latest:
+            return None
+        if number is not None and (node.executor != "slurm" or _starts(run, number, node)):
+            return number
+        if number is not None and run.attempt(number).start_json.exists():
+            logger.info("attempt %d is run by another job: leaving", number)
+            return None
+        if number is None and node.index == 0:
+            if latest and not _may_restart(run, latest, node, token):
+                return None
             run.claim_attempt(latest + 1, token, node.restart, by="restart")
         else:
             early += signals.wait(TICK_SEC)
     raise RunError(f"{run.path}: node 0 has not taken an attempt in {CLAIM_PATIENCE_SEC} s")
+
+
+def _starts(run: RunFolder, number: int, node: NodeFacts) -> bool:
+    """Return whether this execution runs the attempt: the first that comes with its claim does.
+
+    A submission whose answer was lost may have become two jobs; only one of them gets in.
+    """
+    path = run.attempt(number).start_json
+    own = {"job_id": node.job_id, "restart": node.restart}
+    if node.index == 0 and create_json(path, own):
+        return True
+    return read_json(path) == own
+
+
+def _may_restart(run: RunFolder, number: int, node: NodeFacts, token: str) -> bool:
+    """Conclude the attempt that Slurm has restarted the job from; False if the run ends there."""
+    held = run.attempt(number).holder
+    if held is None or held.token != token:
+        return True
+    before = replace(node, restart=held.restart)
+    decision = reconcile(Concluding(run, number, before, token))
+    if decision is None or decision.state == "queued":
+        return True
+    logger.info("the run is %s: leaving", decision.state)
+    return False

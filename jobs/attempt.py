@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs import slurm
+from jobs.blame import HEARTBEAT_SEC
 from jobs.command import RankPlace, torchrun_command
-from jobs.continuation import Decision, continue_run, decide
+from jobs.conclusion import Concluding, ask_slurm
 from jobs.environment import code_first
 from jobs.errors import SubmitError
 from jobs.node import NodeFacts, is_alive, process_start
+from jobs.outcome import Decision
 from jobs.rendezvous import MAX_ROUNDS, Rendezvous, is_port_clash, publish, read_rendezvous
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.signals import SignalPipe
 from jobs.spec import JobSpec
-from jobs.stop import Execution, LocalStopFile, Stop, decide_stop, read_stop
+from jobs.stop import Execution, LocalStopFile, Stop, read_stop
 from jobs.torchrun import Echo, TorchrunChild, knows_flag
 from jobs.verdict import Verdict, read_verdict
 
@@ -65,6 +67,7 @@ class AttemptOnNode:
         self._has_lost_rank = False
         self._asked_at = 0.0
         self._next_look = 0.0
+        self._next_heartbeat = 0.0
         self._left_since: float | None = None
 
     def run(self, early: list[signal.Signals]) -> Decision | None:
@@ -180,6 +183,8 @@ class AttemptOnNode:
     def _tick(self) -> None:
         for signum in self._signals.wait(TICK_SEC):
             self._on_signal(signum)
+        if time.time() >= self._next_heartbeat:
+            self._write_node("running")
         if time.time() < self._next_look:
             return
         self._next_look = time.time() + SHARED_TICK_SEC
@@ -261,16 +266,9 @@ class AttemptOnNode:
     def _ask_slurm(self, signum: signal.Signals) -> Stop:
         ask = self._work.spec.resources
         ends = self._started + ask.time_limit_sec
-        execution = Execution(self._node.restart, ends, ask.lead_sec)
-        now = time.time()
-        try:
-            job = slurm.show_job(self._node.job_id)
-        except SubmitError as error:
-            logger.warning("cause of the stop is inferred: %s", error)
-            job = None
-        stop = decide_stop(signum, job, execution, now)
+        stop = ask_slurm(self._node, signum, Execution(self._node.restart, ends, ask.lead_sec))
         if stop.deadline is None and signum == signal.SIGTERM:
-            stop = replace(stop, deadline=now + slurm.kill_wait_sec())
+            stop = replace(stop, deadline=time.time() + slurm.kill_wait_sec())
         return stop
 
     def _announce(self, stop: Stop) -> None:
@@ -300,8 +298,14 @@ class AttemptOnNode:
             logger.info("attempt %d is superseded: leaving", self._folder.number)
             return None
         stop = self._stop or read_stop(self._folder.stop_json)
-        decision = decide(self._work.run, self._folder.number, stop, verdict)
-        return conclude(self._work.run, self._folder.number, self._node, self._work.token, decision)
+        if stop is None and verdict.state != "done" and self._node.executor == "slurm":
+            stop = self._ask_slurm(signal.SIGTERM)  # the ranks may have heard what we have not
+        attempt = Concluding(self._work.run, self._folder.number, self._node, self._work.token)
+        try:
+            return attempt.conclude(stop, verdict)
+        except SubmitError as error:  # the batch shell may have what is missing here
+            logger.warning("the next attempt could not be queued from here: %s", error)
+            return None
 
     def _wait_for_verdict(self, code: int | None) -> Verdict:
         """Read the ranks' files, waiting for those of other nodes."""
@@ -344,39 +348,8 @@ class AttemptOnNode:
             "pid": pid,
             "process_start": process_start(pid),
             "job_id": self._node.job_id,
+            "started": self._started,
             "time": time.time(),
         }
+        self._next_heartbeat = time.time() + HEARTBEAT_SEC
         write_json_atomic(self._folder.node_json(self._node.index), facts)
-
-
-def conclude(
-    run: RunFolder, number: int, node: NodeFacts, token: str, decision: Decision
-) -> Decision:
-    """Write down how an attempt ended and queue what follows, as its last act.
-
-    Returns:
-        The decision, corrected if the job turned out to be requeued or cancelled already.
-
-    Raises:
-        SubmitError: if Slurm refuses to requeue.
-    """
-    attempt = run.attempt(number)
-
-    def note(decided: Decision) -> None:
-        facts = {"cause": decided.cause, "reason": decided.reason}
-        ended = {"commit": run.last_commit_step(), "ended": time.time(), "job_id": node.job_id}
-        write_json_atomic(attempt.outcome_json, {"state": decided.state, **facts, **ended})
-        where = {"attempt": number, "job_id": node.job_id, "executor": node.executor}
-        run.write_state(decided.state, **where, **facts)
-
-    note(decision)
-    logger.info("attempt %d: %s (%s) %s", number, decision.state, decision.cause, decision.reason)
-    if not decision.goes_on:
-        return decision
-    instead = continue_run(run, number, node, token)
-    if instead is None:
-        return decision
-    cause = "cancelled" if instead == "cancelled" else decision.cause
-    corrected = Decision(instead, cause, goes_on=False, reason=decision.reason)
-    note(corrected)
-    return corrected

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.budgets import read_budgets
 from jobs.errors import ConfigError, SpecError, unknown_name
 from jobs.spec import JobSpec, Resources, parse_duration, parse_memory
 from jobs.yaml_file import as_mapping, as_text, as_words, is_empty, read_yaml, refuse_unknown
@@ -60,6 +61,8 @@ class Cluster:
         sbatch: extra sbatch options, `True` for one without value.
         exclude: nodes that no job may get.
         slurm_cluster: Slurm's ClusterName, by which `cluster: auto` knows the profile.
+        resume_via: auto, successor or requeue; None leaves it to the defaults.
+        budgets: continuations per cause where not the usual number, as (name, number) pairs.
     """
 
     name: str
@@ -72,6 +75,8 @@ class Cluster:
     sbatch: Mapping[str, str | bool] = field(default_factory=dict[str, str | bool])
     exclude: tuple[str, ...] = ()
     slurm_cluster: str | None = None
+    resume_via: str | None = None
+    budgets: tuple[tuple[str, int], ...] = ()
 
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""
@@ -113,6 +118,8 @@ def load_cluster(configs: Path, name: str) -> Cluster:
         sbatch=_read_sbatch(values.get("sbatch"), path),
         exclude=as_words(values.get("exclude")),
         slurm_cluster=as_text(values.get("slurm_cluster")),
+        resume_via=as_text(values.get("resume_via")),
+        budgets=read_budgets(values.get("budgets"), str(path)),
     )
 
 
@@ -289,6 +296,8 @@ _CLUSTER_KEYS = (
     "sbatch",
     "exclude",
     "slurm_cluster",
+    "resume_via",
+    "budgets",
 )
 
 

@@ -1,46 +1,41 @@
 """What follows an attempt: nothing, or the next one, taken by a claim and queued exactly once.
 
-`decide` is the policy: causes and budgets. `continue_run` is the act. A way to queue the next
-attempt is one entry of `_QUEUE`: requeue under Slurm; locally the agent goes on by itself.
+`decide` is the policy: causes and budgets. `continue_run` is the act, the last one of an attempt.
+Under Slurm there are two ways to queue the next attempt: a successor, submitted from inside the
+job, or a requeue of the job; a run names the one it wants, `auto` takes the first that works.
+Locally the agent goes on by itself.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from typing import Any
 
 from jobs import slurm
+from jobs.budgets import Budgets, exhausted
 from jobs.errors import SubmitError
 from jobs.node import NodeFacts
-from jobs.run_folder import Holder, RunFolder, read_json
+from jobs.outcome import Decision, ended_attempt, next_exclusions, past_attempts
+from jobs.run_folder import Holder, RunFolder, read_json, write_json_atomic
 from jobs.stop import Stop, decide_ended, is_running
+from jobs.successor import claim_successor, snapshot_of, submit_if_missing, submit_successor
 from jobs.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
-# Attempts in a row that may crash without one new COMMIT.
-CRASH_BUDGET = 3
+CONTINUED = ("preempt", "timeout", "node_fail", "crash", "hang", "preflight")
 
-CONTINUED = ("preempt", "timeout", "crash")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do after an attempt.
-
-    Attributes:
-        state: the run's state from now on, as in `state.json`.
-        cause: why the attempt ended.
-        goes_on: whether this side has to queue the next attempt.
-    """
-
-    state: str
-    cause: str
-    goes_on: bool = False
-    reason: str = ""
+# A job that is over for these reasons cannot be requeued, but its run goes on in a successor.
+_ENDED_BUT_CONTINUED = ("preempt", "timeout", "node_fail", "crash")
 
 
-def decide(run: RunFolder, number: int, stop: Stop | None, verdict: Verdict) -> Decision:
+def decide(
+    run: RunFolder,
+    number: int,
+    stop: Stop | None,
+    verdict: Verdict,
+    budgets: Budgets | None = None,
+) -> Decision:
     """Say what follows attempt `number`.
 
     Args:
@@ -48,6 +43,7 @@ def decide(run: RunFolder, number: int, stop: Stop | None, verdict: Verdict) -> 
         number: the attempt that ended.
         stop: the request to stop; None if there was none.
         verdict: how its ranks ended.
+        budgets: of the run; None takes the defaults.
     """
     if verdict.state == "done":
         return Decision("done", "done", reason=verdict.message)
@@ -59,79 +55,107 @@ def decide(run: RunFolder, number: int, stop: Stop | None, verdict: Verdict) -> 
         return Decision("queued", "requeued", reason="Slurm has put the job back itself")
     if not verdict.may_retry:
         return Decision("failed", "crash", reason=verdict.message)
-    cause = asked or "preempt"
-    if verdict.state != "stopped" and asked not in ("preempt", "timeout"):
-        cause = "crash"
-    words = [stop.detail] if stop and cause == "crash" and stop.detail else []
+    # ranks that stopped though nobody asked them to were told by something that went wrong
+    cause = asked or "crash"
+    words = [stop.detail] if stop and cause not in ("preempt", "timeout") and stop.detail else []
     if verdict.state != "open" or not words:
         words.append(verdict.message)
-    if spent := exhausted(run, number, cause):
+    history = [*past_attempts(run, number), ended_attempt(run, number, cause)]
+    if spent := exhausted(budgets or Budgets(), history):
         return Decision("failed", cause, reason="; ".join([spent, *words]))
     return Decision("queued", cause, goes_on=True, reason="; ".join(words))
 
 
-def exhausted(run: RunFolder, number: int, cause: str) -> str | None:
-    """Return why a run may not continue after this cause; None if it may."""
-    if cause != "crash":
-        return None
-    streak = crash_streak(run, number)
-    if streak < CRASH_BUDGET:
-        return None
-    commit = run.last_commit_step()
-    return f"{streak} attempts in a row crashed without progress (last COMMIT: {commit})"
+def continue_run(
+    run: RunFolder, number: int, node: NodeFacts, token: str, via: str = "auto"
+) -> str | None:
+    """Claim the next attempt and queue it; the last act of an attempt.
 
-
-def crash_streak(run: RunFolder, number: int) -> int:
-    """Return how many attempts up to `number`, which crashed, began at the present COMMIT.
-
-    Attempts that ended for another cause are passed over: they neither count nor excuse.
-    """
-    commit = run.last_commit_step()
-    streak = 0
-    for each in reversed([n for n in run.attempt_numbers() if n <= number]):
-        attempt = run.attempt(each)
-        if (read_json(attempt.claim_json) or {}).get("commit") != commit:
-            break
-        outcome = read_json(attempt.outcome_json) or {}
-        streak += each == number or outcome.get("cause", "crash") == "crash"
-    return streak
-
-
-def continue_run(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | None:
-    """Claim the next attempt for this submission and queue it; the last act of an attempt.
+    Args:
+        run: the run.
+        number: the attempt that has ended.
+        node: of the job that ran it.
+        token: of its submission.
+        via: auto, successor or requeue.
 
     Returns:
         The state that the run is in instead if it cannot be queued: `queued` where somebody else
-        has done it, `cancelled` or `stopped` where the job is over; None if all went well.
+        has done it, `cancelled` where somebody has cancelled the job; None if all went well.
 
     Raises:
         SubmitError: if Slurm does not answer or refuses.
     """
-    return _QUEUE.get(node.executor, _go_on_here)(run, number, node, token)
-
-
-def _requeue(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | None:
+    if node.executor != "slurm":
+        taken = run.claim_attempt(number + 1, token, node.restart + 1, by="local")
+        return None if taken else "queued"
+    if run.attempt(number + 1).claim_json.exists():
+        return _finish_claimed(run, number, node, token)
     job = slurm.show_job(node.job_id)
     if job is None:
         raise SubmitError(f"Slurm does not know job {node.job_id} any more")
-    if not is_running(job, node.restart):
-        # an agent that outlived its execution must not requeue the next one
-        ended = decide_ended(job, node.restart)
+    ended = decide_ended(job, node.restart)
+    if ended == "requeued":
+        logger.info("job %s is in the queue again by itself", node.job_id)
+        _exclude(run, node, token)
+        return "queued"
+    if ended not in (None, *_ENDED_BUT_CONTINUED):
         logger.info("job %s is %s: %s", node.job_id, job.get("JobState"), ended)
-        return (
-            "queued" if ended == "requeued" else "cancelled" if ended == "cancelled" else "stopped"
-        )
-    if not run.claim_attempt(number + 1, token, node.restart + 1, by="requeue"):
-        holder = run.attempt(number + 1).holder
-        if holder != Holder(token, node.restart + 1):
-            return "queued"
-    slurm.requeue(node.job_id)
+        return ended
+    if via == "requeue" and ended is None:
+        return _requeue(run, number, node, token)
+    try:
+        return _succeed(run, number, node, token)
+    except SubmitError as error:
+        if via == "successor" or ended is not None:
+            raise
+        logger.warning("cannot submit from here, requeuing instead: %s", error)
+        return _requeue(run, number, node, token, instead_of_successor=True)
+
+
+def _finish_claimed(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | None:
+    """Complete a continuation that somebody took; its maker may have been killed in between."""
+    if submit_if_missing(run, number + 1, after=node.job_id):
+        return None
+    if run.attempt(number + 1).holder == Holder(token, node.restart + 1):
+        job = slurm.show_job(node.job_id)
+        if job is not None and is_running(job, node.restart):
+            slurm.requeue(node.job_id)
+        return None
+    return "queued"
+
+
+def _succeed(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | None:
+    new = claim_successor(run, number + 1, token, after=node.job_id)
+    if new is None:
+        return "queued"
+    job_id = submit_successor(run, new, snapshot_of(run), after=node.job_id)
+    logger.info("attempt %d is job %s, after this one", number + 1, job_id)
     return None
 
 
-def _go_on_here(run: RunFolder, number: int, node: NodeFacts, token: str) -> str | None:
-    taken = run.claim_attempt(number + 1, token, node.restart + 1, by="local")
-    return None if taken else "queued"
+def _requeue(
+    run: RunFolder, number: int, node: NodeFacts, token: str, *, instead_of_successor: bool = False
+) -> str | None:
+    holder, following = Holder(token, node.restart + 1), run.attempt(number + 1)
+    if instead_of_successor:
+        # the claim was ours, for a job that Slurm does not have: it now names this one
+        claim = read_json(following.claim_json) or {}
+        facts = {"token": holder.token, "restart": holder.restart, "by": "requeue"}
+        write_json_atomic(following.claim_json, {**claim, **facts})
+    elif not run.claim_attempt(number + 1, holder.token, holder.restart, by="requeue"):
+        return "queued"
+    slurm.requeue(node.job_id)
+    _exclude(run, node, token)
+    return None
 
 
-_QUEUE = {"slurm": _requeue, "local": _go_on_here, "debug": _go_on_here}
+def _exclude(run: RunFolder, node: NodeFacts, token: str) -> None:
+    """Keep bad nodes from a job that is in the queue again; if that fails, it goes on with them."""
+    names = next_exclusions(run)
+    asked: dict[str, Any] = (read_json(run.spec_json(token)) or {}).get("resources") or {}
+    if not names or not slurm.has_nodes_without(asked.get("partition"), names, node.count):
+        return
+    try:
+        slurm.exclude_nodes(node.job_id, [*(asked.get("exclude") or ()), *names])
+    except SubmitError as error:
+        logger.warning("could not exclude %s: %s", ", ".join(names), error)

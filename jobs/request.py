@@ -67,6 +67,8 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         name=flags.get("name") or Path(recipe).stem,
         arguments=(command, *arguments),
         resources=choose_resources(cluster, executor, flags),
+        resume_via=flags.get("resume_via") or cluster.resume_via or settings.resume_via,
+        budgets=tuple({**dict(settings.budgets), **dict(cluster.budgets)}.items()),
     )
     place = Place(
         home=home,

@@ -6,8 +6,10 @@ A run folder is the contract between jobs and what it runs: both sides spell the
     config.yaml  result.json  metrics.jsonl     the trained program
     ckpt/step-<k>/...COMMIT                     the trained program; whole once it has COMMIT
     attempts/<n>/claim.json                     who holds attempt n; a newer one fences an older one
+    attempts/<n>/start.json                     which job runs it: the first that its claim let in
     attempts/<n>/stop.json rdzv.json outcome.json nodes/<k>.json exit/<rank>.json logs/
-    submission/<token>.json                     what the scheduler calls a submission; .spec.json
+    submission/<token>.json                     what the scheduler calls a submission; .spec.json,
+                                                what it runs; .sbatch.json, how it is submitted
 
 Files are written beside and renamed, or linked where exactly one writer may win, so a reader sees
 a whole file or none. Readers get None for a missing or broken file.
@@ -125,6 +127,7 @@ class AttemptFolder:
         self.path = path
         self.number = int(path.name)
         self.claim_json = path / "claim.json"
+        self.start_json = path / "start.json"
         self.stop_json = path / "stop.json"
         self.rendezvous_json = path / "rdzv.json"
         self.outcome_json = path / "outcome.json"
@@ -186,6 +189,10 @@ class RunFolder:
         """What the submission with this token runs; a later one may have other resources."""
         return self.submission / f"{token}.spec.json"
 
+    def sbatch_json(self, token: str) -> Path:
+        """How the submission with this token was submitted: submitit's parameters."""
+        return self.submission / f"{token}.sbatch.json"
+
     def attempt(self, number: int) -> AttemptFolder:
         """Return the folder of attempt `number`, counted from 1."""
         return AttemptFolder(self.attempts / str(number))
@@ -199,7 +206,9 @@ class RunFolder:
         """Return the newest claimed attempt; 0 if there is none."""
         return max(self.attempt_numbers(), default=0)
 
-    def claim_attempt(self, number: int, token: str, restart: int, by: str = "") -> bool:
+    def claim_attempt(
+        self, number: int, token: str, restart: int, by: str = "", after: str = ""
+    ) -> bool:
         """Take attempt `number` for a holder; False if it is taken already.
 
         Args:
@@ -207,11 +216,13 @@ class RunFolder:
             token: of the submission that will run it.
             restart: Slurm's restart count of the execution that will run it.
             by: what took it, for people who read the file.
+            after: the job that is to submit it, and whose end it then waits for.
         """
         claim = {
             "token": token,
             "restart": restart,
             "by": by,
+            "after": after,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "time": time.time(),

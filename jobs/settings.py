@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.budgets import read_budgets
 from jobs.errors import ConfigError, unknown_name
 from jobs.yaml_file import as_mapping, as_text, read_yaml, refuse_unknown
 
@@ -19,12 +20,16 @@ class Settings:
         runs: folder of the runs; a relative one starts at the project's root.
         snapshots: folder of the code copies, on a disk that the nodes see.
         recipes: kind of run -> yaml of the recipe.
+        resume_via: auto, successor or requeue, where the cluster's profile says nothing.
+        budgets: continuations per cause, as (name, number) pairs, below those of the profile.
     """
 
     cluster: str = "auto"
     runs: Path = Path("runs")
     snapshots: Path = Path("runs/.snapshots")
     recipes: Mapping[str, str] = field(default_factory=dict[str, str])
+    resume_via: str = "auto"
+    budgets: tuple[tuple[str, int], ...] = ()
 
     def recipe(self, kind: str) -> str:
         """Return the recipe for a kind of run.
@@ -46,7 +51,8 @@ def load_settings(configs: Path) -> Settings:
     """
     path = configs / "defaults.yaml"
     values = read_yaml(path)
-    refuse_unknown(values, ("cluster", "runs", "snapshots", "recipes"), str(path))
+    known = ("cluster", "runs", "snapshots", "recipes", "resume_via", "budgets")
+    refuse_unknown(values, known, str(path))
     home = configs.resolve().parent
     runs = home / Path(as_text(values.get("runs")) or "runs").expanduser()
     snapshots = as_text(values.get("snapshots"))
@@ -56,4 +62,6 @@ def load_settings(configs: Path) -> Settings:
         runs=runs,
         snapshots=home / Path(snapshots).expanduser() if snapshots else runs / ".snapshots",
         recipes={kind: str(recipe) for kind, recipe in recipes.items()},
+        resume_via=as_text(values.get("resume_via")) or "auto",
+        budgets=read_budgets(values.get("budgets"), str(path)),
     )

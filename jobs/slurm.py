@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -190,3 +190,50 @@ def cluster_name() -> str | None:
         return show_config().get("ClusterName", "")
     except SubmitError:
         return None
+
+
+def start_now(job_id: str) -> None:
+    """Have a pending job of ours start as soon as it can, whatever begin time it has.
+
+    Raises:
+        SubmitError: with Slurm's words if it refuses.
+    """
+    _ask(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+
+
+def exclude_nodes(job_id: str, names: Sequence[str]) -> None:
+    """Have a pending or completing job of ours not get these nodes when it starts.
+
+    Raises:
+        SubmitError: with Slurm's words if it refuses.
+    """
+    _ask(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(names)}"])
+
+
+def has_nodes_without(partition: str | None, names: Sequence[str], count: int) -> bool:
+    """Return whether a partition has that many nodes that are not down and not among `names`.
+
+    True where Slurm cannot say.
+    """
+    argv = ["sinfo", "--noheader", "--Node", "--responding", "--format=%N|%t"]
+    argv += [f"--partition={partition}"] if partition else []
+    try:
+        lines = _ask(argv).split()
+    except SubmitError:
+        return True
+    states = dict(line.split("|") for line in lines)
+    good = [name for name, state in states.items() if not state.startswith(("down", "drain"))]
+    return len(set(good) - set(names)) >= count
+
+
+def failed_nodes(names: Sequence[str]) -> list[str]:
+    """Return which of these nodes Slurm takes for dead; none where it cannot say."""
+    if not names:
+        return []
+    argv = ["sinfo", "--noheader", "--Node", f"--nodes={','.join(names)}", "--format=%N|%T"]
+    try:
+        lines = _ask(argv).split()
+    except SubmitError:
+        return []
+    states = dict(line.split("|") for line in lines)
+    return sorted(name for name, state in states.items() if "*" in state or "down" in state)

@@ -13,6 +13,8 @@ from jobs.errors import SpecError, unknown_name
 
 DEFAULT_STOP_LEAD_SEC = 120
 
+RESUME_VIA = ("auto", "successor", "requeue")
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _GIGABYTES = {"K": 1 / 1024**2, "M": 1 / 1024, "G": 1.0, "T": 1024.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -135,6 +137,9 @@ class JobSpec:
         kind: what sort of run it is, first folder below `runs/`: `pretrain`, `narrate`, ...
         name: the run's name, first part of its folder's name.
         env: extra environment of the processes, as (name, value) pairs.
+        resume_via: how Slurm gets the next attempt: a successor submitted from inside the job, a
+            requeue of the job, or auto: the first of these that works.
+        budgets: continuations per cause where not the usual number, as (name, number) pairs.
     """
 
     kind: str
@@ -143,8 +148,12 @@ class JobSpec:
     arguments: tuple[str, ...] = ()
     resources: Resources = field(default_factory=Resources)
     env: tuple[tuple[str, str], ...] = ()
+    resume_via: str = "auto"
+    budgets: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
+        if self.resume_via not in RESUME_VIA:
+            raise SpecError(unknown_name("way to resume", self.resume_via, RESUME_VIA))
         if not _KIND.fullmatch(self.kind):
             raise SpecError(f"kind {self.kind!r}: lower case letters, digits and _ only")
         if not _NAME.fullmatch(self.name) or len(self.name) > 100:
@@ -161,6 +170,7 @@ class JobSpec:
         values = asdict(self)
         values["arguments"] = list(self.arguments)
         values["env"] = [list(pair) for pair in self.env]
+        values["budgets"] = [list(pair) for pair in self.budgets]
         values["resources"]["exclude"] = list(self.resources.exclude)
         return values
 
@@ -178,6 +188,7 @@ class JobSpec:
         resources["exclude"] = tuple(resources.get("exclude", ()))
         given["arguments"] = tuple(given.get("arguments", ()))
         given["env"] = tuple((name, value) for name, value in given.get("env", ()))
+        given["budgets"] = tuple((name, count) for name, count in given.get("budgets", ()))
         try:
             return cls(**given, resources=Resources(**resources))
         except TypeError as error:
@@ -186,7 +197,8 @@ class JobSpec:
     def signature(self, snapshot_hash: str) -> str:
         """Return 8 hex digits: the same work on the same code has the same ones.
 
-        Resources do not count, so a run keeps its folder when it moves to other nodes.
+        Resources and how it is continued do not count: a run keeps its folder when it moves to
+        other nodes.
         """
         work = [self.kind, self.name, self.module, self.arguments, sorted(self.env), snapshot_hash]
         return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:8]

@@ -5,10 +5,15 @@ its own node's memory, whose name the ranks know. Causes, and what follows from 
 
     preempt    a higher job wants the nodes, or somebody sent the stop signal     continue
     timeout    the time limit is near                                              continue
-    crash      a rank, an agent or the step died                                   continue, bounded
-    requeued   Slurm put the job back by itself (node failure, an admin)           Slurm continues
+    node_fail  a node died under the job                                           continue
+    crash      a rank, an agent or the step died                                   continue
+    hang       the watchdog saw no step for too long                               continue
+    preflight  a node is not fit for the job                                       continue
+    requeued   somebody put the job back into the queue                            Slurm continues
     user       `python -m jobs stop`                                               no
     cancelled  scancel                                                             no
+
+How often is `jobs.budgets`' matter.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,18 @@ LIMIT_SLACK_SEC = 65
 # preemption too, is on its way to the nodes.
 _RUNNING = ("RUNNING", "SIGNALING", "RESIZING")
 
+# Of a job that has ended. CANCELLED is not here: it says too little.
+_FINAL_CAUSES = {
+    "PREEMPTED": "preempt",
+    "TIMEOUT": "timeout",
+    "DEADLINE": "timeout",
+    "NODE_FAIL": "node_fail",
+    "BOOT_FAIL": "node_fail",
+    "FAILED": "crash",
+    "OUT_OF_MEMORY": "crash",
+    "COMPLETED": "crash",  # without a word of its own
+}
+
 LEFT_BEHIND_SEC = 86400
 
 
@@ -45,14 +62,17 @@ class Stop:
     Attributes:
         reason: one of the causes above.
         deadline: when the processes will be killed, seconds since the epoch; None if unknown.
-        source: slurm (it said so), inferred (it did not answer), user, agent or clock.
+        source: slurm (it said so), log (its words there), inferred (it did not answer), user,
+            agent or clock.
         detail: what was seen, for people.
+        exclude: names of nodes that the next attempt must not get.
     """
 
     reason: str
     deadline: float | None = None
     source: str = "slurm"
     detail: str = ""
+    exclude: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `stop.json`."""
@@ -61,6 +81,7 @@ class Stop:
             "deadline": self.deadline,
             "source": self.source,
             "detail": self.detail,
+            "exclude": list(self.exclude),
         }
 
 
@@ -75,6 +96,7 @@ def read_stop(path: Path) -> Stop | None:
         deadline=float(deadline) if isinstance(deadline, int | float) else None,
         source=str(data.get("source", "user")),
         detail=str(data.get("detail", "")),
+        exclude=tuple(str(name) for name in data.get("exclude") or ()),
     )
 
 
@@ -105,18 +127,29 @@ def is_running(job: Mapping[str, str], restart: int) -> bool:
 def decide_ended(job: Mapping[str, str], restart: int) -> str | None:
     """Say why an execution of a job is over for Slurm, though its processes may still run.
 
-    Slurm shows COMPLETING for a job cancelled, preempted without grace, requeued or out of time
-    alike (seen on 22.05); only where it starts the job again has it counted up `Restarts`.
+    While they do, Slurm (22.05) shows COMPLETING whatever the reason; what tells them apart was
+    seen there: a job killed by preemption, at once or after its grace time, has its PreemptTime
+    moved to that second, which is its EndTime; a scancel within the grace time leaves it. One that
+    Slurm starts again has `Restarts` counted up and nothing else to say: see `jobs.job_log`. A
+    batch shell that died has left its exit code, which a job that Slurm ends does not have yet.
 
     Returns:
-        requeued, timeout, cancelled, or None while it is not over.
+        requeued, preempt, timeout, node_fail, crash, cancelled, or None while it is not over.
     """
+    state = job.get("JobState", "").split()[0] if job.get("JobState") else ""
     if _restarts(job) > restart:
         return "requeued"
-    if job.get("JobState") in _RUNNING:
+    if state in _RUNNING:
         return None
-    is_late = job.get("Reason") == "TimeLimit" or job.get("JobState", "").startswith("TIMEOUT")
-    return "timeout" if is_late else "cancelled"
+    if state in _FINAL_CAUSES:
+        return _FINAL_CAUSES[state]
+    if job.get("Reason") == "TimeLimit":
+        return "timeout"
+    preempted = parse_time(job.get("PreemptTime"))
+    if preempted is not None and preempted == parse_time(job.get("EndTime")):
+        return "preempt"
+    has_died = state == "COMPLETING" and job.get("ExitCode", "0:0") != "0:0"
+    return "crash" if has_died else "cancelled"
 
 
 def _restarts(job: Mapping[str, str]) -> int:
@@ -152,6 +185,28 @@ def decide_stop(
     if signum != signal.SIGUSR2:
         return Stop("crash", None, detail=f"{seen}: the step is ending, the job is not")
     return Stop("preempt", None, detail=f"{seen}: sent by hand")
+
+
+# What Slurm's words in the job's log may correct: an answer that holds for several causes.
+_DOUBTED = {
+    "requeued": ("preempt", "timeout", "node_fail"),
+    "cancelled": ("preempt", "timeout", "node_fail"),
+    "crash": ("preempt", "timeout", "node_fail", "cancelled"),
+}
+
+
+def settle_cause(stop: Stop, logged: str | None) -> Stop:
+    """Correct a cause by what Slurm's own processes have written into the job's log meanwhile.
+
+    Args:
+        stop: what the agent made of the signal.
+        logged: the cause by `jobs.job_log.logged_cause`; None if it says none.
+    """
+    if logged is None or logged == stop.reason:
+        return stop
+    if stop.source == "inferred" or logged in _DOUBTED.get(stop.reason, ()):
+        return replace(stop, reason=logged, source="log", detail=f"{stop.detail}; by the job's log")
+    return stop
 
 
 class LocalStopFile:

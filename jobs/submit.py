@@ -17,25 +17,25 @@ from typing import Any
 
 from jobs import slurm
 from jobs.agent import NodeAgent
+from jobs.batch import batch_parameters, note_submission, submit_batch
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
 from jobs.environment import HOME, code_first
 from jobs.errors import ConfigError, SubmitError
 from jobs.node import NodeFacts
+from jobs.outcome import next_exclusions
 from jobs.provenance import mask_arguments, write_provenance
 from jobs.rendezvous import Rendezvous
-from jobs.run_folder import RunFolder, append_line, create_json, read_json, write_json_atomic
+from jobs.resume import conclude_lost
+from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
 from jobs.spec import JobSpec
-from jobs.standing import Standing, comment_tag, find_standing, record_job
+from jobs.standing import Standing, find_standing, record_job
+from jobs.successor import without_nodes
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-LEDGER = ".ledger.jsonl"
-
-# submitit counts timeouts by a guess and gives up after this many; the budgets are ours.
-_NO_SUBMITIT_BUDGET = 1_000_000
 _LOCAL_START_SEC = 60
 
 
@@ -167,9 +167,11 @@ def _take_run(
             "snapshot_hash": snapshot.tree_hash,
             "home": str(place.home),
             "argv": mask_arguments(place.argv),
+            "resume_via": spec.resume_via,
             "created": time.time(),
         }
         create_json(run.run_json, facts)
+        conclude_lost(run)
         number = run.latest_attempt() + 1
         if run.claim_attempt(number, token, 0, by="launch"):
             return number, standing
@@ -183,58 +185,26 @@ def _forget(run: RunFolder, number: int, token: str, state: Mapping[str, Any]) -
     shutil.rmtree(run.attempt(number).path)
     write_json_atomic(run.state_json, state)
     run.spec_json(token).unlink(missing_ok=True)
+    run.sbatch_json(token).unlink(missing_ok=True)
 
 
 def _submit(
     run: RunFolder, spec: JobSpec, cluster: Cluster, executor: str, facts: Submission
 ) -> Launched:
     agent = NodeAgent(str(run.path), str(facts.snapshot.path), facts.token)
-    ledger = run.path.parent.parent / LEDGER
-    line = {"tag": comment_tag(facts.token), "run": str(run.path), "executor": executor}
-    append_line(ledger, {**line, "event": "submitting", "time": time.time()})
+    note_submission(run, facts.token, executor)
     if executor == "debug":
         record_job(run, facts.token, str(os.getpid()), executor)
         state = _run_here(agent, run)
         return Launched(run.path, str(os.getpid()), executor, state, facts.how)
     if executor == "slurm":
-        job_id = _submit_to_slurm(run, spec, cluster, agent)
-        record_job(run, facts.token, job_id, executor)
+        parameters = slurm_parameters(spec, cluster)
+        write_json_atomic(run.sbatch_json(facts.token), parameters)
+        job_id = submit_batch(run, without_nodes(parameters, next_exclusions(run)), agent)
     else:
         job_id = _start_locally(run, spec, agent)
-    append_line(ledger, {**line, "event": "submitted", "job_id": job_id, "time": time.time()})
+    note_submission(run, facts.token, executor, job_id)
     return Launched(run.path, job_id, executor, "queued", facts.how)
-
-
-def _submit_to_slurm(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> str:
-    import submitit  # heavy, and only where something is submitted
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    try:
-        with slurm.outside_any_job():
-            executor = submitit.SlurmExecutor(run.submission, max_num_timeout=_NO_SUBMITIT_BUDGET)
-            executor.update_parameters(**batch_parameters(spec, cluster, agent))
-            return executor.submit(agent).job_id
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise SubmitError(f"Slurm: {str(error).strip()}") from error
-    except RuntimeError as error:  # submitit without srun on the PATH
-        raise SubmitError(str(error)) from error
-
-
-def batch_parameters(spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> dict[str, Any]:
-    """Return submitit's parameters for one submission."""
-    parameters = slurm_parameters(spec, cluster)
-    snapshot = shlex.quote(agent.snapshot)
-    python = shlex.quote(sys.executable)
-    finish = shlex.join(["-m", "jobs.after_step", agent.run_dir, agent.token])
-    parameters["setup"] = [
-        *(parameters.get("setup") or []),
-        "trap : TERM CONT  # a requeue signals this shell too; it still has a last word",
-        f"cd {snapshot}",
-        f"export PYTHONPATH={snapshot}${{PYTHONPATH:+:$PYTHONPATH}}",
-    ]
-    parameters["teardown"] = ["step_status=$?", f'{python} {finish} "$step_status"']
-    parameters["comment"] = comment_tag(agent.token)
-    return parameters
 
 
 def _start_locally(run: RunFolder, spec: JobSpec, agent: NodeAgent) -> str:
@@ -304,5 +274,5 @@ def sbatch_text(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgen
 
     folder = shlex.quote(str(run.submission))
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {folder}"
-    parameters = batch_parameters(spec, cluster, agent)
+    parameters = batch_parameters(slurm_parameters(spec, cluster), agent)
     return _make_sbatch_string(command=command, folder=run.submission, **parameters)

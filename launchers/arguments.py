@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 EXECUTORS = ("auto", "slurm", "local", "debug")
+RESUME_VIA = ("auto", "successor", "requeue")
 
 _EPILOG = """\
 key=value changes a value of the recipe: optim.lr=3e-5, model.depth=4. Flags that are left out come
@@ -63,6 +64,7 @@ def make_parser(description: str, recipe: str) -> argparse.ArgumentParser:
     add("--qos", metavar="NAME", help="Slurm quality of service")
     add("--constraint", metavar="TEXT", help="Slurm node features")
     add("--exclude", metavar="NODES", help="nodes not to use, with commas")
+    add("--resume-via", choices=RESUME_VIA, help="how a stopped job goes on (default: auto)")
     add("--executor", choices=EXECUTORS, help="auto: Slurm where one answers, else this machine")
     group = parser.add_argument_group("what to do")
     add = group.add_argument

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.continuation import CRASH_BUDGET, continue_run, crash_streak, decide
+from jobs.budgets import Budgets, Ended, left
+from jobs.continuation import continue_run, decide
 from jobs.node import NodeFacts
+from jobs.outcome import ended_attempt, past_attempts
 from jobs.run_folder import RunFolder, write_json_atomic
 from jobs.stop import Stop
 from jobs.verdict import Verdict
@@ -15,6 +17,7 @@ STOPPED, LOST, OPEN = Verdict("stopped", "at step 7"), Verdict("lost"), Verdict(
 
 def crash(run: RunFolder, number: int, cause: str | None = "crash") -> None:
     run.claim_attempt(number, "t", number - 1)
+    write_json_atomic(run.attempt(number).node_json(0), {"name": "n1"})
     if cause is not None:
         write_json_atomic(run.attempt(number).outcome_json, {"cause": cause})
 
@@ -35,7 +38,10 @@ def commit(run: RunFolder, step: int) -> None:
         ("user", OPEN, "stopped", "user", False),
         ("cancelled", STOPPED, "cancelled", "cancelled", False),
         ("requeued", OPEN, "queued", "requeued", False),
-        (None, STOPPED, "queued", "preempt", True),
+        ("node_fail", OPEN, "queued", "node_fail", True),
+        ("hang", OPEN, "queued", "hang", True),
+        ("preflight", OPEN, "queued", "preflight", True),
+        (None, STOPPED, "queued", "crash", True),
         (None, OPEN, "queued", "crash", True),
         (None, LOST, "queued", "crash", True),
         ("crash", OPEN, "queued", "crash", True),
@@ -52,44 +58,50 @@ def test_what_follows_an_attempt_depends_on_its_cause(
     assert (decision.state, decision.cause, decision.goes_on) == (state, cause, goes_on)
 
 
-def test_crashes_without_a_new_commit_are_counted_and_end_the_run(tmp_path: Path) -> None:
+def test_spent_budget_ends_the_run_with_cause_and_last_words(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    for number in range(1, CRASH_BUDGET):
+    for number in range(1, 4):
         crash(run, number)
-        assert decide(run, number, None, OPEN).goes_on
-    run.claim_attempt(CRASH_BUDGET, "t", 9)
-    decision = decide(run, CRASH_BUDGET, None, Verdict("failed", "rank 1: out of memory"))
-    assert decision.state == "failed"
-    assert "3 attempts" in decision.reason
+    run.claim_attempt(4, "t", 9)
+    decision = decide(run, 4, None, Verdict("failed", "rank 1: out of memory"))
+    assert (decision.state, decision.cause) == ("failed", "crash")
+    assert "4 attempts" in decision.reason
     assert "out of memory" in decision.reason
+    assert decide(run, 4, None, LOST, Budgets(crash=4)).goes_on
 
 
-def test_new_commit_gives_the_whole_budget_back(tmp_path: Path) -> None:
+def test_attempt_that_was_killed_before_it_could_conclude_counts_as_a_crash(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for number, cause in enumerate(("crash", None, "preempt", "crash"), 1):
+        crash(run, number, cause)
+    assert left(Budgets(), past_attempts(run, 5))["crash"] == 0
+
+
+def test_attempt_that_never_started_draws_on_no_budget(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     crash(run, 1)
-    crash(run, 2)
+    run.claim_attempt(2, "next", 0, by="successor")
+    assert [each.cause for each in past_attempts(run, 3)] == ["crash", "never started"]
+
+
+def test_launch_by_a_person_renews_the_budgets(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for number in range(1, 5):
+        crash(run, number)
+    assert not decide(run, 4, None, LOST).goes_on
+    run.claim_attempt(5, "again", 0, by="launch")
+    assert decide(run, 5, None, LOST).goes_on
+    assert past_attempts(run, 5) == []
+
+
+def test_attempts_are_measured_between_their_commits(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    crash(run, 1)
     commit(run, 10)
-    crash(run, 3)
-    assert crash_streak(run, 3) == 1
-
-
-def test_preemption_between_crashes_neither_counts_nor_excuses(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    crash(run, 1)
-    crash(run, 2, cause="preempt")
-    crash(run, 3, cause=None)  # killed before it could conclude
-    crash(run, 4)
-    assert crash_streak(run, 4) == 3
-
-
-def test_attempt_that_saved_something_itself_has_no_streak(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    crash(run, 1)
-    crash(run, 2)
-    crash(run, 3)
-    commit(run, 5)
-    assert crash_streak(run, 3) == 0
-    assert decide(run, 3, None, OPEN).goes_on
+    run.claim_attempt(2, "t", 1)
+    commit(run, 25)
+    assert past_attempts(run, 2) == [Ended("crash", None, 10)]
+    assert ended_attempt(run, 2, "timeout") == Ended("timeout", 10, 25)
 
 
 def test_local_continuation_is_a_claim_that_one_wins(tmp_path: Path) -> None:

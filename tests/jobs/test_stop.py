@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.stop import Execution, LocalStopFile, Stop, decide_stop, read_stop
+from jobs.run_folder import create_json
+from jobs.stop import Execution, LocalStopFile, Stop, decide_stop, read_stop, settle_cause
 
 NOW = datetime(2026, 11, 20, 12, 0, 0).timestamp()
-SOON, LATER = "2026-11-20T12:00:20", "2026-11-20T14:00:00"
+EARLIER, SOON, LATER = "2026-11-20T12:00:05", "2026-11-20T12:00:20", "2026-11-20T14:00:00"
 RUNNING = {"JobState": "RUNNING", "Restarts": "0", "Reason": "None", "PreemptTime": "None"}
 EXECUTION = Execution(restart=0, ends=NOW + 7200, lead_sec=60)
 TERM, USR2 = signal.SIGTERM, signal.SIGUSR2
@@ -38,9 +39,18 @@ TERM, USR2 = signal.SIGTERM, signal.SIGUSR2
         (
             TERM,
             {**RUNNING, "JobState": "COMPLETING", "EndTime": SOON, "PreemptTime": SOON},
+            "preempt",
+            None,
+        ),
+        (
+            TERM,
+            {**RUNNING, "JobState": "COMPLETING", "EndTime": SOON, "PreemptTime": EARLIER},
             "cancelled",
             None,
         ),
+        (TERM, {**RUNNING, "JobState": "COMPLETING", "ExitCode": "0:9"}, "crash", None),
+        (TERM, {**RUNNING, "JobState": "NODE_FAIL"}, "node_fail", None),
+        (TERM, {**RUNNING, "JobState": "PREEMPTED"}, "preempt", None),
         (TERM, {"JobState": "COMPLETING", "Restarts": "1", "EndTime": LATER}, "requeued", None),
         (TERM, {**RUNNING, "JobState": "COMPLETING", "Reason": "TimeLimit"}, "timeout", None),
         (TERM, {**RUNNING, "JobState": "CANCELLED"}, "cancelled", None),
@@ -96,3 +106,31 @@ def test_stop_file_written_by_hand_needs_no_more_than_a_reason(tmp_path: Path) -
     path = tmp_path / "stop.json"
     path.write_text('{"reason": "user"}')
     assert read_stop(path) == Stop("user", None, "user")
+
+
+@pytest.mark.parametrize(
+    ("reason", "source", "logged", "settled"),
+    [
+        ("requeued", "slurm", "preempt", "preempt"),
+        ("requeued", "slurm", "node_fail", "node_fail"),
+        ("requeued", "slurm", None, "requeued"),
+        ("cancelled", "slurm", "preempt", "preempt"),
+        ("cancelled", "slurm", "cancelled", "cancelled"),
+        ("crash", "slurm", "node_fail", "node_fail"),
+        ("preempt", "slurm", "cancelled", "preempt"),
+        ("preempt", "inferred", "cancelled", "cancelled"),
+        ("timeout", "inferred", "preempt", "preempt"),
+        ("user", "user", "preempt", "user"),
+    ],
+)
+def test_doubted_causes_are_settled_by_the_jobs_log(
+    reason: str, source: str, logged: str | None, settled: str
+) -> None:
+    assert settle_cause(Stop(reason, source=source), logged).reason == settled
+
+
+def test_nodes_to_exclude_survive_the_file(tmp_path: Path) -> None:
+    stop = Stop("preflight", None, "agent", "n3: 7 of 8 GPUs", exclude=("n3",))
+    path = tmp_path / "stop.json"
+    create_json(path, stop.to_json())
+    assert read_stop(path) == stop

@@ -58,7 +58,8 @@ def test_batch_script_starts_one_agent_per_node_from_the_snapshot(place: Place) 
     assert shlex.split(srun)[-3:] == ["-m", "submitit.core._submit", "/runs/base run/submission"]
     after = body.index(srun)
     assert body[after + 1] == "step_status=$?"
-    assert shlex.split(body[after + 2]) == [
+    assert body[after + 2] == "trap '' TERM USR2"
+    assert shlex.split(body[after + 3]) == [
         *(sys.executable, "-m", "jobs.after_step", "/runs/base run", "t0", "$step_status")
     ]
 

@@ -12,20 +12,42 @@ import random
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 TRACKERS = ("linuxproc", "cgroup")
+PREEMPT_MODES = ("REQUEUE", "CANCEL")
 KILL_WAIT_SEC = 8
 GRACE_SEC = 20
 GPUS_PER_NODE = 2
 CPUS_PER_NODE = 16
 MAX_ARRAY_SIZE = 51
+# Name -> what differs from the settings' defaults: which signal preemption sends, what becomes of
+# the preempted job, and whether jobs are requeued that do not ask for it.
+PROFILES: dict[str, dict[str, Any]] = {
+    f"{tracker}-{word}-{mode.lower()}-jobrequeue{requeue}": {
+        "tracker": tracker,
+        "send_user_signal": word == "usr2",
+        "preempt_mode": mode,
+        "job_requeue": requeue,
+    }
+    for tracker in TRACKERS
+    for word in ("term", "usr2")
+    for mode in PREEMPT_MODES
+    for requeue in (1, 0)
+}
+PROFILES |= {tracker: {"tracker": tracker} for tracker in TRACKERS}
 # A unix socket's path holds 107 characters; slurmstepd's is spool/node1/node1_<job>.<step>.
 LONGEST_FOLDER = 60
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One local Slurm. Every path below follows from its folder."""
+    """One local Slurm. Every path below follows from its folder.
+
+    send_user_signal: at preemption the steps get the job's own `--signal` rather than TERM.
+    preempt_mode: of the partitions that are preempted.
+    job_requeue: whether jobs that do not say are requeued (by preemption, node failure, hand).
+    """
 
     folder: Path
     tracker: str = "linuxproc"
@@ -33,8 +55,16 @@ class Settings:
     num_nodes: int = 4
     first_port: int = 0
     first_job: int = 1
+    send_user_signal: bool = False
+    preempt_mode: str = "REQUEUE"
+    job_requeue: int = 1
 
     def __post_init__(self) -> None:
+        if self.preempt_mode not in PREEMPT_MODES:
+            known = ", ".join(PREEMPT_MODES)
+            raise ValueError(f"preempt_mode={self.preempt_mode!r}: one of {known}")
+        if self.job_requeue not in (0, 1):
+            raise ValueError(f"job_requeue={self.job_requeue!r}: 0 or 1")
         if self.tracker not in TRACKERS:
             raise ValueError(f"tracker={self.tracker!r}: one of {', '.join(TRACKERS)}")
         if not 1 <= self.num_nodes <= 16:
@@ -134,19 +164,21 @@ def slurm_conf_text(settings: Settings) -> str:
         "MpiDefault=none",
         "MailProg=/bin/true",
         "ReturnToService=2",
-        "JobRequeue=1",
+        f"JobRequeue={s.job_requeue}",
         f"FirstJobId={s.first_job}",
         f"MaxArraySize={MAX_ARRAY_SIZE}",
         f"KillWait={KILL_WAIT_SEC}",
         "SlurmdTimeout=10",
         "PreemptType=preempt/partition_prio",
-        "PreemptMode=REQUEUE",
+        f"PreemptMode={s.preempt_mode}",
         "SchedulerParameters=bf_interval=1,sched_min_interval=0,batch_sched_delay=0",
         "JobAcctGatherType=jobacct_gather/none",
         "JobCompType=jobcomp/none",
         "GresTypes=gpu",
         "SlurmdParameters=config_overrides",
     ]
+    if s.send_user_signal:  # since 23.02: PreemptParameters=send_user_signal
+        lines.append("SlurmctldParameters=preempt_send_user_signal")
     if s.accounting:
         lines += [
             "AccountingStorageType=accounting_storage/slurmdbd",
@@ -164,9 +196,10 @@ def slurm_conf_text(settings: Settings) -> str:
         )
     everywhere = "Nodes=ALL MaxTime=INFINITE State=UP"
     lines += [
-        f"PartitionName=a100 {everywhere} Default=YES PriorityTier=1 PreemptMode=REQUEUE "
-        f"GraceTime={GRACE_SEC}",
-        f"PartitionName=nograce {everywhere} PriorityTier=1 PreemptMode=REQUEUE GraceTime=0",
+        f"PartitionName=a100 {everywhere} Default=YES PriorityTier=1 "
+        f"PreemptMode={s.preempt_mode} GraceTime={GRACE_SEC}",
+        f"PartitionName=nograce {everywhere} PriorityTier=1 PreemptMode={s.preempt_mode} "
+        "GraceTime=0",
         f"PartitionName=urgent {everywhere} PriorityTier=100 PreemptMode=OFF",
     ]
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ import pytest
 
 from tests.slurm import processes
 from tests.slurm.client import SlurmClient
-from tests.slurm.configuration import TRACKERS, Settings
+from tests.slurm.configuration import PROFILES, TRACKERS, Settings
 from tests.slurm.errors import TrackerUnavailableError, UnavailableError
 from tests.slurm.testbed import LocalSlurm, bring_up
 
@@ -69,8 +69,12 @@ def testbed_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session", params=TRACKERS)
 def slurm_session(request: pytest.FixtureRequest, testbed_folder: Path) -> Iterator[SlurmClient]:
-    """A four-node Slurm with one process tracker; `parametrize(..., indirect=True)` picks one."""
-    local = bring_up_or_skip(Settings(testbed_folder / request.param, tracker=request.param))
+    """A four-node Slurm with one process tracker; `parametrize(..., indirect=True)` picks one.
+
+    Any name of `PROFILES` will do: a tracker alone, or with its way of preempting.
+    """
+    folder = testbed_folder / str(list(PROFILES).index(request.param))
+    local = bring_up_or_skip(Settings(folder, **PROFILES[request.param]))
     yield SlurmClient(local)
     local.down()
 

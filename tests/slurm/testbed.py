@@ -24,7 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.slurm import configuration, freezer, processes
-from tests.slurm.configuration import GPUS_PER_NODE, TRACKERS, Settings, find_ports
+from tests.slurm.configuration import (
+    GPUS_PER_NODE,
+    PREEMPT_MODES,
+    TRACKERS,
+    Settings,
+    find_ports,
+)
 from tests.slurm.errors import TestbedError, UnavailableError
 from tests.slurm.packages import ensure_packages, find_program
 from tests.slurm.processes import Daemon
@@ -259,11 +265,22 @@ def _main() -> int:
     parser.add_argument("--tracker", choices=TRACKERS, default="linuxproc")
     parser.add_argument("--accounting", action="store_true")
     parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--send-user-signal", action="store_true")
+    parser.add_argument("--preempt-mode", choices=PREEMPT_MODES, default="REQUEUE")
+    parser.add_argument("--job-requeue", type=int, choices=(0, 1), default=1)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     try:
         if arguments.action == "up":
-            settings = Settings(folder, arguments.tracker, arguments.accounting, arguments.nodes)
+            settings = Settings(
+                folder,
+                arguments.tracker,
+                arguments.accounting,
+                arguments.nodes,
+                send_user_signal=arguments.send_user_signal,
+                preempt_mode=arguments.preempt_mode,
+                job_requeue=arguments.job_requeue,
+            )
             return _up(settings)
         return _other(arguments.action, folder)
     except (TestbedError, ValueError) as error:

@@ -50,7 +50,18 @@ class ToyRun:
 
     @property
     def job_id(self) -> int:
-        return int(self.launched.job_id)
+        """The job that has the run now: a run that goes on may do so under a new id."""
+        holder = self.folder.attempt(self.folder.latest_attempt()).holder
+        known = read_json(self.folder.job_json(holder.token)) if holder else None
+        return int((known or {}).get("job_id", self.launched.job_id))
+
+    def stop_of(self, attempt: int) -> dict[str, Any]:
+        """The request to stop that an attempt got."""
+        return read_json(self.folder.attempt(attempt).stop_json) or {}
+
+    def claim_of(self, attempt: int) -> dict[str, Any]:
+        """Who took an attempt."""
+        return read_json(self.folder.attempt(attempt).claim_json) or {}
 
     def steps(self, rank: int) -> list[dict[str, Any]]:
         """Lines a rank has written, in their order."""
@@ -68,7 +79,7 @@ class ToyRun:
                 max(self.steps_of(rank, attempt), default=0) >= step for rank in range(WORLD_SIZE)
             ),
             seconds,
-            f"step {step} of attempt {attempt}; {self.trouble()}",
+            lambda: f"step {step} of attempt {attempt}; {self.trouble()}",
             pause_sec=0.05,
         )
 
@@ -137,6 +148,8 @@ def launch_toy(
     *arguments: str,
     num_steps: int = 200,
     partition: str = "a100",
+    resume_via: str = "auto",
+    preamble: tuple[str, ...] = (),
 ) -> ToyRun:
     """Submit the toy trainer from `folder/project`, which is made if it is not there."""
     project = folder / "project"
@@ -154,7 +167,8 @@ def launch_toy(
         module="toy_trainer",
         arguments=(f"steps={num_steps}", *arguments),
         resources=resources,
+        resume_via=resume_via,
     )
     place = Place(home=project, runs=folder / "runs", snapshots=folder / "snapshots")
-    launched = launch(spec, Cluster(name="testbed"), place, "slurm")
+    launched = launch(spec, Cluster("testbed", preamble=preamble), place, "slurm")
     return ToyRun(slurm, launched, num_steps)

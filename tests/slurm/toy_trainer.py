@@ -4,6 +4,8 @@ Every rank logs each step it has finished in `<run>/steps/<rank>.jsonl`, with a 
 on all steps before it in their order: a lost, repeated or reordered step shows in the last one.
 
     torchrun --nproc-per-node 2 -m toy_trainer steps=40 save_every=10 crash_at=17 ignore_stop=1
+
+With light=1 the ranks meet through files instead of gloo, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -57,23 +59,61 @@ def load() -> tuple[int, int]:
     return step, json.loads(shard.read_text())["value"]
 
 
+class Gloo:
+    """The ranks meet as a real trainer's do."""
+
+    def __init__(self) -> None:
+        import torch
+        import torch.distributed as dist
+
+        self._torch, self._dist = torch, dist
+        dist.init_process_group("gloo")
+
+    def barrier(self) -> None:
+        self._dist.barrier()
+
+    def sum(self, *values: int) -> list[int]:
+        shared = self._torch.tensor(values)
+        self._dist.all_reduce(shared)
+        return [int(value) for value in shared]
+
+
+class Files:
+    """The ranks meet through files; a rank whose peer died waits for ever, as on GPUs."""
+
+    def __init__(self) -> None:
+        self._folder = RUN / "attempts" / str(ATTEMPT) / "meetings"
+        self._count = 0
+
+    def barrier(self) -> None:
+        self.sum(0)
+
+    def sum(self, *values: int) -> list[int]:
+        self._count += 1
+        folder = self._folder / str(self._count)
+        write(folder / f"{RANK}.json", {"values": values})
+        paths = [folder / f"{rank}.json" for rank in range(WORLD)]
+        while not all(path.exists() for path in paths):
+            time.sleep(0.002)
+        columns = zip(*(json.loads(path.read_text())["values"] for path in paths), strict=True)
+        return [sum(column) for column in columns]
+
+
 def train(options: dict[str, float]) -> tuple[str, int, int]:
     """Step until the end or the stop; how it ended, the last step and the last COMMIT."""
-    import torch
-    import torch.distributed as dist
+    group = Files() if options.get("light") else Gloo()
 
     def save(step: int, value: int) -> None:
         folder = RUN / "ckpt" / f"step-{step}"
         if not is_fenced():
             write(folder / f"rank-{RANK}.json", {"value": value})
         time.sleep(options.get("save_sec", 0.0))
-        dist.barrier()
+        group.barrier()
         if RANK == 0 and not is_fenced():
             facts = {"step": step, "samples": step, "attempt": ATTEMPT, "world_size": WORLD}
             write(folder / "COMMIT", {**facts, "files": {}})
-        dist.barrier()
+        group.barrier()
 
-    dist.init_process_group("gloo")
     step, value = load()
     saved = step
     print(f"rank {RANK} of {WORLD}, {VERSION}, begins at step {step}", flush=True)
@@ -83,15 +123,14 @@ def train(options: dict[str, float]) -> tuple[str, int, int]:
         if ATTEMPT == 1 and step == options.get("crash_at") and RANK == WORLD - 1:
             raise RuntimeError(f"told to crash at step {step}")
         sees_stop = bool(TOLD) or STOP_FILE.exists()
-        shared = torch.tensor([(RANK + 1) * step, int(sees_stop)])
-        dist.all_reduce(shared)
-        value = (value * 31 + int(shared[0])) % MODULUS
+        total, stops_seen = group.sum((RANK + 1) * step, int(sees_stop))
+        value = (value * 31 + total) % MODULUS
         if not is_fenced():
             line = {"step": step, "attempt": ATTEMPT, "time": time.time(), "value": value}
             append(RUN / "steps" / f"{RANK}.jsonl", line)
             if RANK == 0:
                 append(RUN / "metrics.jsonl", {"kind": "train", "loss": 1.0 / step, **line})
-        stops = bool(shared[1]) and not options.get("ignore_stop")
+        stops = bool(stops_seen) and not options.get("ignore_stop")
         if stops or step == options["steps"] or step % options.get("save_every", 1e9) == 0:
             save(step, value)
             saved = step

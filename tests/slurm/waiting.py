@@ -9,8 +9,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(predicate: Callable[[], T], seconds: float, what: str, pause_sec: float = 0.1) -> T:
-    """First true value of `predicate`.
+def wait_for(
+    predicate: Callable[[], T],
+    seconds: float,
+    what: str | Callable[[], str],
+    pause_sec: float = 0.1,
+) -> T:
+    """First true value of `predicate`; `what` it stands for may be looked up when it fails.
 
     Raises:
         AssertionError: none came within `seconds`; the last value is in the message.
@@ -18,6 +23,7 @@ def wait_for(predicate: Callable[[], T], seconds: float, what: str, pause_sec: f
     end = time.monotonic() + seconds
     while not (value := predicate()):
         if time.monotonic() > end:
-            raise AssertionError(f"after {seconds} s still waiting for {what}; last: {value!r}")
+            words = what if isinstance(what, str) else what()
+            raise AssertionError(f"after {seconds} s still waiting for {words}; last: {value!r}")
         time.sleep(pause_sec)
     return value

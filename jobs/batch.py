@@ -1,0 +1,81 @@
+"""The batch job of a submission: what goes into its script, and the one way it gets to Slurm.
+
+The launcher submits the first job of a run and a user's relaunch; `jobs.successor` submits the
+next one from inside the job before it, with the parameters that the first has left.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jobs import slurm
+from jobs.errors import SubmitError
+from jobs.job_log import mark_line
+from jobs.run_folder import RunFolder, append_line
+from jobs.standing import comment_tag, record_job
+
+if TYPE_CHECKING:
+    from jobs.agent import NodeAgent
+
+LEDGER = ".ledger.jsonl"
+
+# submitit counts timeouts by a guess and gives up after this many; the budgets are ours.
+_NO_SUBMITIT_BUDGET = 1_000_000
+
+
+def batch_parameters(parameters: Mapping[str, Any], agent: NodeAgent) -> dict[str, Any]:
+    """Return submitit's parameters for one submission.
+
+    Args:
+        parameters: of the run's jobs, by `jobs.cluster.slurm_parameters`.
+        agent: what the job starts on every node.
+    """
+    snapshot = shlex.quote(agent.snapshot)
+    python = shlex.quote(sys.executable)
+    finish = shlex.join(["-m", "jobs.after_step", agent.run_dir, agent.token])
+    setup: list[str] = [
+        *(parameters.get("setup") or []),
+        f'echo "{mark_line()}"',
+        "trap : TERM CONT  # a requeue signals this shell too; it still has a last word",
+        f"cd {snapshot}",
+        f"export PYTHONPATH={snapshot}${{PYTHONPATH:+:$PYTHONPATH}}",
+    ]
+    teardown = ["step_status=$?", "trap '' TERM USR2", f'{python} {finish} "$step_status"']
+    comment = comment_tag(agent.token)
+    return {**parameters, "setup": setup, "teardown": teardown, "comment": comment}
+
+
+def note_submission(run: RunFolder, token: str, executor: str, job_id: str | None = None) -> None:
+    """Write a line into the ledger: before a submission without a job id, after it with one."""
+    line: dict[str, Any] = {"tag": comment_tag(token), "run": str(run.path), "executor": executor}
+    line |= {"event": "submitting"} if job_id is None else {"event": "submitted", "job_id": job_id}
+    append_line(run.path.parent.parent / LEDGER, {**line, "time": time.time()})
+
+
+def submit_batch(run: RunFolder, parameters: Mapping[str, Any], agent: NodeAgent) -> str:
+    """Hand a job to Slurm and write down its id.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        SubmitError: with Slurm's words if it refuses.
+    """
+    import submitit  # heavy, and only where something is submitted
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        with slurm.outside_any_job():
+            executor = submitit.SlurmExecutor(run.submission, max_num_timeout=_NO_SUBMITIT_BUDGET)
+            executor.update_parameters(**batch_parameters(parameters, agent))
+            job_id = executor.submit(agent).job_id
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise SubmitError(f"Slurm: {str(error).strip()}") from error
+    except RuntimeError as error:  # submitit without srun on the PATH
+        raise SubmitError(str(error)) from error
+    record_job(run, agent.token, job_id, "slurm")
+    return job_id
