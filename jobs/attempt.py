@@ -21,9 +21,11 @@ from jobs.rendezvous import MAX_ROUNDS, Rendezvous, is_port_clash, publish, read
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.signals import SignalPipe
 from jobs.spec import JobSpec
+from jobs.stacks import flight_recorder
 from jobs.stop import Execution, LocalStopFile, Stop, decide_stop, read_stop
 from jobs.torchrun import Echo, TorchrunChild, knows_flag
 from jobs.verdict import Verdict, read_verdict
+from jobs.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class AttemptOnNode:
         self._folder = work.run.attempt(number)
         self._local_stop = LocalStopFile(f"{work.token[:8]}-a{number}-n{node.index}")
         self._echo = Echo(self._folder.main_log, f"{node.index}.")
+        local, limits = self._local_stop.path.parent, work.spec.resources.watchdog
+        self._watchdog = Watchdog(local, self._folder, node, limits)
         self._child: TorchrunChild | None = None
         self._started = time.time()
         self._stop: Stop | None = None
@@ -136,6 +140,9 @@ class AttemptOnNode:
             knows_shutdown_timeout=knows_flag("--shutdown-timeout"),
         )
         env |= code_first(str(self._work.snapshot))
+        if self._work.spec.resources.gpus_per_node:
+            self._folder.stacks.mkdir(parents=True, exist_ok=True)
+            env = {**flight_recorder(self._folder.stacks), **env}
         log = self._folder.torchrun_log(index)
         child = TorchrunChild(argv, env, self._work.snapshot, log)
         logger.info("torchrun %d meets at %s:%d", child.pid, rendezvous.host, rendezvous.port)
@@ -190,6 +197,7 @@ class AttemptOnNode:
         if self._left_since is None and self._have_all_left():
             self._left_since = time.time()
         self._look_after_ranks()
+        self._look_for_hang()
         if self._node.executor != "slurm" and self._stop is None:
             self._look_at_clock()
 
@@ -226,6 +234,15 @@ class AttemptOnNode:
             if words is None and not lives:
                 return f"rank {rank} on {self._node.name} died without a word"
         return None
+
+    def _look_for_hang(self) -> None:
+        detail = self._watchdog.look()
+        if detail is not None and self._stop is None:
+            self._announce(Stop("hang", None, "watchdog", detail))
+        elif detail is not None:  # told to stop, the ranks hang: only their stacks can be saved
+            self._watchdog.collect(self._local_stop.rank_pids(), detail)
+        if self._watchdog.may_kill():
+            self._kill_at = min(self._kill_at or time.time(), time.time())
 
     def _look_at_clock(self) -> None:
         """Without a scheduler the agent itself holds the run to its time limit."""
@@ -287,6 +304,8 @@ class AttemptOnNode:
         left = "" if stop.deadline is None else f", {stop.deadline - time.time():.0f} s left"
         logger.info("stopping: %s (%s %s)%s", stop.reason, stop.source, stop.detail, left)
         self._local_stop.write(stop)
+        if stop.reason == "hang":
+            self._watchdog.collect(self._local_stop.rank_pids(), stop.detail)
         if stop.deadline is not None:
             left_sec = stop.deadline - time.time()
             self._kill_at = stop.deadline - min(KILL_MARGIN_SEC, 0.3 * left_sec)

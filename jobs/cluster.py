@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ConfigError, SpecError, unknown_name
+from jobs.health import HealthLimits, PreflightLimits, WatchdogLimits, read_limits
 from jobs.spec import JobSpec, Resources, parse_duration, parse_memory
 from jobs.yaml_file import as_mapping, as_text, as_words, is_empty, read_yaml, refuse_unknown
 
@@ -56,6 +57,8 @@ class Cluster:
         preamble: shell lines before srun, the preamble files read in.
         sbatch: extra sbatch options, `True` for one without value.
         exclude: nodes that no job may get.
+        watchdog: how long a silence of a job here is a hang.
+        preflight: what the nodes of a job here are checked against.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Cluster:
     srun_arguments: tuple[str, ...] = ()
     sbatch: Mapping[str, str | bool] = field(default_factory=dict[str, str | bool])
     exclude: tuple[str, ...] = ()
+    watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
+    preflight: PreflightLimits = field(default_factory=PreflightLimits)
 
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""
@@ -107,6 +112,8 @@ def load_cluster(configs: Path, name: str) -> Cluster:
         srun_arguments=_read_srun(values.get("srun_arguments")),
         sbatch=_read_sbatch(values.get("sbatch"), path),
         exclude=as_words(values.get("exclude")),
+        watchdog=_read_health(WatchdogLimits, values, "watchdog", path),
+        preflight=_read_health(PreflightLimits, values, "preflight", path),
     )
 
 
@@ -155,6 +162,8 @@ def build_resources(cluster: Cluster, asked: Mapping[str, Any]) -> Resources:
     if isinstance(given.get("memory_gb"), str):
         given["memory_gb"] = parse_memory(given["memory_gb"])
     given["exclude"] = (*cluster.exclude, *as_words(given.get("exclude")))
+    given.setdefault("watchdog", cluster.watchdog)
+    given.setdefault("preflight", cluster.preflight)
     partition = given.setdefault("partition", cluster.partition)
     return Resources(**{**_node_share(cluster.limits_of(partition), given), **given})
 
@@ -265,6 +274,8 @@ _CLUSTER_KEYS = (
     "srun_arguments",
     "sbatch",
     "exclude",
+    "watchdog",
+    "preflight",
 )
 
 
@@ -278,6 +289,15 @@ def _read_limits(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         except (SpecError, ConfigError) as error:
             raise ConfigError(f"{where}: {key}: {error}") from error
     return limits
+
+
+def _read_health(
+    kind: type[HealthLimits], values: Mapping[str, Any], key: str, path: Path
+) -> HealthLimits:
+    try:
+        return read_limits(kind, values.get(key), f"{path}: {key}")
+    except SpecError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _read_partitions(values: Any, limits: Limits, path: Path) -> dict[str, Limits]:

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 # Attempts in a row that may crash without one new COMMIT.
 CRASH_BUDGET = 3
 
+# Hangs that a restart may follow.
+HANG_BUDGET = 1
+
 CONTINUED = ("preempt", "timeout", "crash")
 
 
@@ -60,9 +63,12 @@ def decide(run: RunFolder, number: int, stop: Stop | None, verdict: Verdict) -> 
     if not verdict.may_retry:
         return Decision("failed", "crash", reason=verdict.message)
     cause = asked or "preempt"
-    if verdict.state != "stopped" and asked not in ("preempt", "timeout"):
+    if verdict.state != "stopped" and asked not in ("preempt", "timeout", "hang", "preflight"):
         cause = "crash"
-    words = [stop.detail] if stop and cause == "crash" and stop.detail else []
+    if asked == "preflight" and stop and not stop.exclude:
+        return Decision("failed", "preflight", reason=stop.detail)
+    seen = stop.detail if stop and cause in ("crash", "hang", "preflight") else ""
+    words = [seen] if seen else []
     if verdict.state != "open" or not words:
         words.append(verdict.message)
     if spent := exhausted(run, number, cause):
@@ -72,6 +78,14 @@ def decide(run: RunFolder, number: int, stop: Stop | None, verdict: Verdict) -> 
 
 def exhausted(run: RunFolder, number: int, cause: str) -> str | None:
     """Return why a run may not continue after this cause; None if it may."""
+    if cause == "hang":
+        before = [n for n in run.attempt_numbers() if n < number]
+        hung = [
+            n
+            for n in before
+            if (read_json(run.attempt(n).outcome_json) or {}).get("cause") == cause
+        ]
+        return f"attempt {hung[-1]} hung already" if len(hung) >= HANG_BUDGET else None
     if cause != "crash":
         return None
     streak = crash_streak(run, number)

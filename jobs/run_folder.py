@@ -7,6 +7,8 @@ A run folder is the contract between jobs and what it runs: both sides spell the
     ckpt/step-<k>/...COMMIT                     the trained program; whole once it has COMMIT
     attempts/<n>/claim.json                     who holds attempt n; a newer one fences an older one
     attempts/<n>/stop.json rdzv.json outcome.json nodes/<k>.json exit/<rank>.json logs/
+    attempts/<n>/preflight/<k>.json             what was checked on node k, with seconds
+    attempts/<n>/stacks/<rank>.txt              where each rank stood when one of them hung
     submission/<token>.json                     what the scheduler calls a submission; .spec.json
 
 Files are written beside and renamed, or linked where exactly one writer may win, so a reader sees
@@ -131,6 +133,8 @@ class AttemptFolder:
         self.logs = path / "logs"
         self.exits = path / "exit"
         self.nodes = path / "nodes"
+        self.preflight = path / "preflight"
+        self.stacks = path / "stacks"
 
     def exit_json(self, rank: int) -> Path:
         """What a rank wrote as it left."""
@@ -139,6 +143,14 @@ class AttemptFolder:
     def node_json(self, node: int) -> Path:
         """What the agent of a node says about itself."""
         return self.nodes / f"{node}.json"
+
+    def preflight_json(self, node: int) -> Path:
+        """What was checked on a node before it trained."""
+        return self.preflight / f"{node}.json"
+
+    def stack_text(self, rank: int) -> Path:
+        """Where a rank stood when it, or another, hung."""
+        return self.stacks / f"{rank}.txt"
 
     def rank_log(self, node: int, local_rank: int) -> Path:
         """Output of one rank."""

@@ -6,6 +6,8 @@ its own node's memory, whose name the ranks know. Causes, and what follows from 
     preempt    a higher job wants the nodes, or somebody sent the stop signal     continue
     timeout    the time limit is near                                              continue
     crash      a rank, an agent or the step died                                   continue, bounded
+    hang       a rank's heartbeat stands still                                     continue, once
+    preflight  a node is not fit (`exclude`); with none named, no node is          continue, bounded
     requeued   Slurm put the job back by itself (node failure, an admin)           Slurm continues
     user       `python -m jobs stop`                                               no
     cancelled  scancel                                                             no
@@ -47,12 +49,14 @@ class Stop:
         deadline: when the processes will be killed, seconds since the epoch; None if unknown.
         source: slurm (it said so), inferred (it did not answer), user, agent or clock.
         detail: what was seen, for people.
+        exclude: names of nodes that the next attempt must not get.
     """
 
     reason: str
     deadline: float | None = None
     source: str = "slurm"
     detail: str = ""
+    exclude: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `stop.json`."""
@@ -61,6 +65,7 @@ class Stop:
             "deadline": self.deadline,
             "source": self.source,
             "detail": self.detail,
+            "exclude": list(self.exclude),
         }
 
 
@@ -75,6 +80,7 @@ def read_stop(path: Path) -> Stop | None:
         deadline=float(deadline) if isinstance(deadline, int | float) else None,
         source=str(data.get("source", "user")),
         detail=str(data.get("detail", "")),
+        exclude=tuple(data.get("exclude", ())),
     )
 
 
