@@ -17,6 +17,7 @@ from jobs.continuation import Decision, continue_run, decide
 from jobs.environment import code_first
 from jobs.errors import SubmitError
 from jobs.node import NodeFacts, is_alive, process_start
+from jobs.preflight import Preflight
 from jobs.rendezvous import MAX_ROUNDS, Rendezvous, is_port_clash, publish, read_rendezvous
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.signals import SignalPipe
@@ -61,6 +62,7 @@ class AttemptOnNode:
         self._echo = Echo(self._folder.main_log, f"{node.index}.")
         local, limits = self._local_stop.path.parent, work.spec.resources.watchdog
         self._watchdog = Watchdog(local, self._folder, node, limits)
+        self._preflight = Preflight(work.run, self._folder, node, work.spec.resources.preflight)
         self._child: TorchrunChild | None = None
         self._started = time.time()
         self._stop: Stop | None = None
@@ -85,6 +87,7 @@ class AttemptOnNode:
             for signum in early:
                 self._on_signal(signum)
             code = self._run_ranks()
+            self._preflight.close()
             self._echo.close()
             decision = self._conclude(code) if self._node.index == 0 else self._leave(code)
         self._write_node("ended")
@@ -100,6 +103,8 @@ class AttemptOnNode:
             if rendezvous is None:
                 return code
             self._child = self._start(rendezvous)
+            local = self._local_stop.path.parent
+            self._preflight.start(self._work.token, local, self._work.snapshot)
             code = self._watch(rendezvous.round)
             log = self._folder.torchrun_log(self._node.index)
             if code in (0, None) or self._stop or not is_port_clash(log):
@@ -144,6 +149,7 @@ class AttemptOnNode:
             self._folder.stacks.mkdir(parents=True, exist_ok=True)
             env = {**flight_recorder(self._folder.stacks), **env}
         log = self._folder.torchrun_log(index)
+        rendezvous.release()
         child = TorchrunChild(argv, env, self._work.snapshot, log)
         logger.info("torchrun %d meets at %s:%d", child.pid, rendezvous.host, rendezvous.port)
         return child
@@ -198,6 +204,9 @@ class AttemptOnNode:
             self._left_since = time.time()
         self._look_after_ranks()
         self._look_for_hang()
+        unfit = self._preflight.look()
+        if unfit is not None and self._stop is None:
+            self._announce(unfit)
         if self._node.executor != "slurm" and self._stop is None:
             self._look_at_clock()
 
@@ -318,7 +327,7 @@ class AttemptOnNode:
         if self._is_superseded():
             logger.info("attempt %d is superseded: leaving", self._folder.number)
             return None
-        stop = self._stop or read_stop(self._folder.stop_json)
+        stop = self._watchdog.explain(self._stop or read_stop(self._folder.stop_json))
         decision = decide(self._work.run, self._folder.number, stop, verdict)
         return conclude(self._work.run, self._folder.number, self._node, self._work.token, decision)
 

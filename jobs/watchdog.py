@@ -16,14 +16,15 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.health import WatchdogLimits
 from jobs.node import NodeFacts
 from jobs.rank import HEARTBEAT_NAME
-from jobs.run_folder import AttemptFolder, write_json_atomic
+from jobs.run_folder import AttemptFolder, read_json, write_json_atomic
 from jobs.stacks import collect_stacks
+from jobs.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ STEP_FACTOR = 8  # a step may take so many times the median
 WARM_UP_STEPS = 3  # the first ones compile and fill caches: they have the time of the start
 _REMEMBERED_STEPS = 101
 _LONGEST_LOOK_SEC = 5.0  # more than this between two looks, and we were suspended ourselves
+_SHOWN_PLACES = 3
 _MARKER_SEC = 10.0  # for the other nodes' word that their stacks are written
 
 
@@ -174,6 +176,22 @@ class Watchdog:
         times = {"started": started, "ended": self._collected_at}
         write_json_atomic(self._marker(self._node.index), {**facts, **times})
 
+    def explain(self, stop: Stop | None) -> Stop | None:
+        """Return a hang's stop with where all ranks stood, those that stand alone first."""
+        if stop is None or stop.reason != "hang":
+            return stop
+        places: dict[str, list[int]] = {}
+        for index in range(self._node.count):
+            for rank, frame in (read_json(self._marker(index)) or {}).get("ranks", {}).items():
+                places.setdefault(frame or "an unknown place", []).append(int(rank))
+        # one rank in a place of its own is why the many wait for each other
+        lonely = sorted(places.items(), key=lambda item: (len(item[1]), item[1]))
+        words = [f"rank {_listed(ranks)} in {place}" for place, ranks in lonely[:_SHOWN_PLACES]]
+        if not words:
+            return stop
+        seen = f"{stop.detail}; {'; '.join(words)}; see {self._folder.stacks}"
+        return replace(stop, detail=seen)
+
     def may_kill(self) -> bool:
         """Return whether all nodes have written their stacks, or had time enough for it."""
         if self._collected_at is None:
@@ -184,3 +202,8 @@ class Watchdog:
 
     def _marker(self, node: int) -> Path:
         return self._folder.stacks / f"node.{node}.json"
+
+
+def _listed(ranks: list[int]) -> str:
+    first = ", ".join(str(rank) for rank in sorted(ranks)[:8])
+    return first if len(ranks) <= 8 else f"{first} and {len(ranks) - 8} more"
