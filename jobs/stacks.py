@@ -8,6 +8,7 @@ and only then on the shared disk, which may be what hangs.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,25 +109,32 @@ def collect_stacks(
 def innermost_frame(text: str) -> str:
     """Return file, line and function of the main thread in what faulthandler wrote, or nothing."""
     _, _, main_thread = text.rpartition("(most recent call first):\n")
-    first = main_thread.partition("\n")[0].strip()
-    return first if first.startswith("File ") else ""
+    match = re.match(r'\s*File "([^"]*)", line (\d+) in (.*)', main_thread)
+    if match is None:
+        return ""
+    path, line, function = match.groups()
+    return f"{'/'.join(Path(path).parts[-2:])}:{line} {function}"
 
 
 def _ask_for_stacks(families: Mapping[int, list[int]], files: Mapping[int, Path]) -> None:
     """Signal the ranks and those of their loaders that listen, and wait for what they write."""
     before = {rank: _size(file) for rank, file in files.items()}
-    for family in families.values():
+    asked: set[int] = set()
+    for rank, family in families.items():
         for pid in family:
             # a process that does not catch this signal, such as ffmpeg, would die of it
             if _catches(pid, STACK_SIGNAL):
                 _signal(pid, STACK_SIGNAL)
+                asked.add(rank)
+    if not asked:
+        return
     until, sizes, since = time.monotonic() + ANSWER_SEC, before, time.monotonic()
     while time.monotonic() < until:
         time.sleep(0.02)
         now = {rank: _size(file) for rank, file in files.items()}
         if now != sizes:
             sizes, since = now, time.monotonic()
-        have_all = all(now[rank] > before[rank] for rank in files)
+        have_all = all(now[rank] > before[rank] for rank in asked)
         if have_all and time.monotonic() > since + _SETTLED_SEC:
             return
 

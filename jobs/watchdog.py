@@ -186,7 +186,7 @@ class Watchdog:
                 places.setdefault(frame or "an unknown place", []).append(int(rank))
         # one rank in a place of its own is why the many wait for each other
         lonely = sorted(places.items(), key=lambda item: (len(item[1]), item[1]))
-        words = [f"rank {_listed(ranks)} in {place}" for place, ranks in lonely[:_SHOWN_PLACES]]
+        words = [f"rank {_listed(ranks)} at {place}" for place, ranks in lonely[:_SHOWN_PLACES]]
         if not words:
             return stop
         seen = f"{stop.detail}; {'; '.join(words)}; see {self._folder.stacks}"

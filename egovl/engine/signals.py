@@ -32,7 +32,7 @@ class StopRequest:
         return self
 
     def requested(self) -> bool:
-        """One look at a node-local file; unlike a failing ``stat`` it raises no exception inside."""
+        """One look at a node-local file; a failing ``stat`` would cost an exception more."""
         if self._signalled or self._stop_file is None:
             return self._signalled
         return os.access(self._stop_file, os.F_OK)

@@ -59,7 +59,7 @@ def sleep_for_ever() -> None:
 
 
 def hangs(options: dict[str, float], step: int) -> bool:
-    here = RANK == options.get("hang_rank") and ATTEMPT <= options.get("hang_attempts", 1)
+    here = options.get("hang_rank") == RANK and options.get("hang_attempts", 1) >= ATTEMPT
     return here and step == options.get("hang_at")
 
 
