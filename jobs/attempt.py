@@ -147,7 +147,8 @@ class AttemptOnNode:
         env |= code_first(str(self._work.snapshot))
         if self._work.spec.resources.gpus_per_node:
             self._folder.stacks.mkdir(parents=True, exist_ok=True)
-            env = {**flight_recorder(self._folder.stacks), **env}
+            local = self._local_stop.path.parent
+            env = {**flight_recorder(local, self._folder.stacks), **env}
         log = self._folder.torchrun_log(index)
         rendezvous.release()
         child = TorchrunChild(argv, env, self._work.snapshot, log)

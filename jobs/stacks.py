@@ -25,6 +25,7 @@ _SETTLED_SEC = 0.15  # a file that has not grown for so long is whole
 
 FLIGHT_RECORDS = "nccl."  # + rank: the collectives that NCCL remembers, a pickle of torch's
 _RECORDED_COLLECTIVES = 2000
+_RECORDS_SEC = 5.0  # torch looks at its pipe once a second
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,21 @@ class Native:
         return [self.tool, "-nx", "-batch", "-p", str(pid), *show]
 
 
-def flight_recorder(stacks: Path) -> dict[str, str]:
+def flight_recorder(local: Path, stacks: Path) -> dict[str, str]:
     """Return the environment with which NCCL's last collectives land beside the stacks.
 
-    Torch writes them when a collective times out, or when a byte comes through the named pipe.
+    Torch writes them when a collective times out, and when something comes through a named pipe. It
+    makes the pipes itself and fails where it cannot, as on some shared disks: they are in memory.
+
+    Args:
+        local: folder in the node's memory.
+        stacks: the attempt's folder.
     """
-    prefix = str(stacks / FLIGHT_RECORDS)
     return {
-        # TORCH_FR_* are the names since torch 2.7, TORCH_NCCL_* those before
         "TORCH_FR_BUFFER_SIZE": str(_RECORDED_COLLECTIVES),
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": str(_RECORDED_COLLECTIVES),
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-        "TORCH_FR_DUMP_TEMP_FILE": prefix,
-        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": prefix,
-        "TORCH_NCCL_DEBUG_INFO_PIPE_FILE": prefix,
+        "TORCH_FR_DUMP_TEMP_FILE": str(stacks / FLIGHT_RECORDS),
+        "TORCH_NCCL_DEBUG_INFO_PIPE_FILE": str(local / FLIGHT_RECORDS),
     }
 
 
@@ -86,10 +88,10 @@ def collect_stacks(
     stacks.mkdir(parents=True, exist_ok=True)
     families = {rank: [pid, *descendants(pid)] for rank, pid in pids.items()}
     files = {rank: local / STACK_NAME.format(rank=rank) for rank in pids}
-    for rank in pids:
-        _ask_flight_recorder(stacks / f"{FLIGHT_RECORDS}{rank}.pipe")
+    asked = [rank for rank in pids if _ask_flight_recorder(local / f"{FLIGHT_RECORDS}{rank}.pipe")]
     _ask_for_stacks(families, files)
     native = _native_stacks(Native.find(native_sec), pids)
+    _wait_for_records([stacks / f"{FLIGHT_RECORDS}{rank}" for rank in asked])
     frames: dict[int, str] = {}
     for rank, pid in pids.items():
         python = _text(files[rank])
@@ -165,17 +167,24 @@ def _native_stacks(native: Native, pids: Mapping[int, int]) -> dict[int, dict[st
     return texts
 
 
-def _ask_flight_recorder(pipe: Path) -> None:
+def _ask_flight_recorder(pipe: Path) -> bool:
+    """Ask a rank's NCCL for its last collectives; return whether somebody may answer."""
     try:
         handle = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
-        return  # no NCCL in this rank, or nobody reads
+        return False  # no NCCL in this rank, or nobody reads
     try:
-        os.write(handle, b"1\n")
+        return os.write(handle, b"1\n") > 0
     except OSError:
-        return
+        return False
     finally:
         os.close(handle)
+
+
+def _wait_for_records(files: list[Path]) -> None:
+    until = time.monotonic() + _RECORDS_SEC
+    while not all(_size(file) for file in files) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _kernel_view(pid: int) -> str:

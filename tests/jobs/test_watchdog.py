@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import select
 import subprocess
 import sys
 import textwrap
@@ -249,16 +250,31 @@ def test_innermost_frame_is_the_main_threads(tmp_path: Path) -> None:
     assert innermost_frame(text).endswith(" test_innermost_frame_is_the_main_threads")
 
 
-def test_flight_recorder_is_asked_through_its_pipe(tmp_path: Path) -> None:
-    prefix = flight_recorder(tmp_path)["TORCH_NCCL_DEBUG_INFO_PIPE_FILE"]
-    os.mkfifo(f"{prefix}0.pipe")
-    os.mkfifo(f"{prefix}1.pipe")  # nobody reads this one: it must not block
-    handle = os.open(f"{prefix}0.pipe", os.O_RDONLY | os.O_NONBLOCK)
+def test_flight_recorder_is_asked_through_its_pipe_and_waited_for(tmp_path: Path) -> None:
+    local, stacks = tmp_path / "local", tmp_path / "stacks"
+    local.mkdir()
+    names = flight_recorder(local, stacks)
+    pipes = [f"{names['TORCH_NCCL_DEBUG_INFO_PIPE_FILE']}{rank}.pipe" for rank in (0, 1)]
+    for pipe in pipes:
+        os.mkfifo(pipe)  # nobody reads the second: it must not block
+    handle = os.open(pipes[0], os.O_RDONLY | os.O_NONBLOCK)
+    record = Path(f"{names['TORCH_FR_DUMP_TEMP_FILE']}0")
+
+    def answer() -> None:
+        """As torch's monitor thread does: look now and then, write a file named by the rank."""
+        while not select.select([handle], [], [], 0.1)[0] or not os.read(handle, 128):
+            time.sleep(0.1)
+        time.sleep(0.5)
+        record.write_bytes(b"collectives")
+
+    monitor = threading.Thread(target=answer)
     child = subprocess.Popen(["sleep", "100"])
+    monitor.start()
     try:
-        collect_stacks(tmp_path, tmp_path, {0: child.pid, 1: child.pid}, "", 0)
-        assert os.read(handle, 16)
+        collect_stacks(local, stacks, {0: child.pid, 1: child.pid}, "", 0)
+        assert record.read_bytes() == b"collectives"
     finally:
+        monitor.join()
         os.close(handle)
         child.kill()
         child.wait()

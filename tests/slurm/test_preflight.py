@@ -24,7 +24,7 @@ pytestmark = [
 SMI = """#!/bin/sh
 case "$1" in *query-gpu*) ;; *) exit 0 ;; esac
 errors=0
-if test "$SLURMD_NODENAME" = NODE && test -e SICK; then errors=3; fi
+if test "$SLURMD_NODENAME" = @node@ && test -e @sick@; then errors=3; fi
 for gpu in 0 1; do
   echo "$gpu, GPU-$gpu, NVIDIA A100-SXM4-80GB, 81920, 4, $errors, 0x0000000000000001"
 done
@@ -51,7 +51,7 @@ def test_sick_node_is_named_and_left_out_of_the_next_attempt(
     sick.touch()
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
-    tool.write_text(SMI.replace("NODE", "node2").replace("SICK", str(sick)))
+    tool.write_text(SMI.replace("@node@", "node2").replace("@sick@", str(sick)))
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
     run = launch_toy(slurm, tmp_path, "step_sec=0.2", num_steps=300, gpus_per_node=2)
