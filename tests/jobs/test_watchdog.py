@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from egovl.engine import heartbeat
 from jobs.cluster import build_resources, load_cluster
 from jobs.continuation import decide
 from jobs.errors import ConfigError, SpecError
@@ -145,22 +144,6 @@ def test_median_ignores_the_one_long_step() -> None:
     for step in range(1, 40):
         watch.see(Beat("step", step, step), 600.0 if step == 7 else 2.0)
     assert watch.limit_sec(LIMITS) == 16.0
-
-
-def test_both_sides_write_and_read_the_same_heartbeat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / HEARTBEAT_NAME.format(rank=0)
-    monkeypatch.setenv(heartbeat.HEARTBEAT_VARIABLE, str(path))
-    heartbeat._open.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    try:
-        heartbeat.beat("start", 123456789)
-        heartbeat.beat("step", 7)
-        beat = read_beat(path)
-        assert beat is not None
-        assert (beat.phase, beat.count) == ("step", 7)
-    finally:
-        heartbeat._open.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 # ---- stacks
