@@ -46,9 +46,6 @@ class PreflightLimits:
         clock_skew_sec: between the clocks of two nodes.
         visible_sec: until one node sees a file that another has written.
         foreign_gpu_gb: memory of a GPU that somebody else holds.
-        gemm: whether every rank multiplies two matrices with a known product, and all reduce a
-            vector, before the first step.
-        reduce_gb_per_sec: slowest all-reduce that `gemm` accepts, bytes of the vector over time.
     """
 
     is_on: bool = True
@@ -56,8 +53,6 @@ class PreflightLimits:
     clock_skew_sec: float = 5.0
     visible_sec: float = 10.0
     foreign_gpu_gb: float = 1.0
-    gemm: bool = False
-    reduce_gb_per_sec: float = 0.0
 
     def __post_init__(self) -> None:
         _refuse_below(self, 0.0)
