@@ -21,7 +21,7 @@ from jobs.node import descendants
 from jobs.rank import STACK_NAME, STACK_SIGNAL
 
 ANSWER_SEC = 3.0  # for the handlers of a node's ranks to write
-_SETTLED_SEC = 0.15  # a file that has not grown for so long is whole
+_SETTLED_SEC = 0.1  # a file that has not grown for so long is whole
 
 FLIGHT_RECORDS = "nccl."  # + rank: the collectives that NCCL remembers, a pickle of torch's
 _RECORDED_COLLECTIVES = 2000
@@ -89,15 +89,14 @@ def collect_stacks(
     families = {rank: [pid, *descendants(pid)] for rank, pid in pids.items()}
     files = {rank: local / STACK_NAME.format(rank=rank) for rank in pids}
     asked = [rank for rank in pids if _ask_flight_recorder(local / f"{FLIGHT_RECORDS}{rank}.pipe")]
-    _ask_for_stacks(families, files)
+    _ask_for_stacks(pids, files, ANSWER_SEC)
+    frames = {rank: innermost_frame(_text(file)) for rank, file in files.items()}
+    _ask_loaders(families, files)
     native = _native_stacks(Native.find(native_sec), pids)
     _wait_for_records([stacks / f"{FLIGHT_RECORDS}{rank}" for rank in asked])
-    frames: dict[int, str] = {}
     for rank, pid in pids.items():
-        python = _text(files[rank])
-        frames[rank] = innermost_frame(python)
         sections = {
-            "Python, newest call first; the last thread is the main one": python
+            "Python, newest call first; the last thread is the main one": _text(files[rank])
             or "no answer: every thread waits in the kernel, see below",
             **native.get(rank, {}),
             "Linux": "\n".join(_kernel_view(each) for each in families[rank]) or f"{pid} is gone",
@@ -118,27 +117,42 @@ def innermost_frame(text: str) -> str:
     return f"{'/'.join(Path(path).parts[-2:])}:{line} {function}"
 
 
-def _ask_for_stacks(families: Mapping[int, list[int]], files: Mapping[int, Path]) -> None:
-    """Signal the ranks and those of their loaders that listen, and wait for what they write."""
-    before = {rank: _size(file) for rank, file in files.items()}
-    asked: set[int] = set()
-    for rank, family in families.items():
-        for pid in family:
-            # a process that does not catch this signal, such as ffmpeg, would die of it
-            if _catches(pid, STACK_SIGNAL):
-                _signal(pid, STACK_SIGNAL)
-                asked.add(rank)
-    if not asked:
-        return
-    until, sizes, since = time.monotonic() + ANSWER_SEC, before, time.monotonic()
-    while time.monotonic() < until:
+def _ask_for_stacks(
+    pids: Mapping[int, int], files: Mapping[int, Path], patience_sec: float
+) -> None:
+    """Signal one process of each rank and wait for what it writes into the rank's file."""
+    before = {rank: _size(files[rank]) for rank in pids}
+    asked: list[int] = []
+    for rank, pid in pids.items():
+        # a process that does not catch this signal, such as ffmpeg, would die of it
+        if _catches(pid, STACK_SIGNAL):
+            _signal(pid, STACK_SIGNAL)
+            asked.append(rank)
+    until, sizes, since = time.monotonic() + patience_sec, before, time.monotonic()
+    while asked and time.monotonic() < until:
         time.sleep(0.02)
-        now = {rank: _size(file) for rank, file in files.items()}
+        now = {rank: _size(files[rank]) for rank in pids}
         if now != sizes:
             sizes, since = now, time.monotonic()
         have_all = all(now[rank] > before[rank] for rank in asked)
         if have_all and time.monotonic() > since + _SETTLED_SEC:
             return
+
+
+def _ask_loaders(families: Mapping[int, list[int]], files: Mapping[int, Path]) -> None:
+    """Have the processes that the ranks forked add their stacks, one after the other."""
+    until = time.monotonic() + ANSWER_SEC
+    deepest = max((len(family) for family in families.values()), default=0)
+    for place in range(1, deepest):
+        left_sec = until - time.monotonic()
+        if left_sec < 0:
+            return
+        turn = {rank: pids[place] for rank, pids in families.items() if len(pids) > place}
+        turn = {rank: pid for rank, pid in turn.items() if _catches(pid, STACK_SIGNAL)}
+        for rank, pid in turn.items():
+            with files[rank].open("a", encoding="utf-8") as file:
+                file.write(f"\nprocess {pid}, which rank {rank} forked:\n")
+        _ask_for_stacks(turn, files, left_sec)
 
 
 def _native_stacks(native: Native, pids: Mapping[int, int]) -> dict[int, dict[str, str]]:

@@ -33,6 +33,7 @@ WARM_UP_STEPS = 3  # the first ones compile and fill caches: they have the time 
 _REMEMBERED_STEPS = 101
 _LONGEST_LOOK_SEC = 5.0  # more than this between two looks, and we were suspended ourselves
 _SHOWN_PLACES = 3
+_SHOWN_RANKS = 4
 _MARKER_SEC = 10.0  # for the other nodes' word that their stacks are written
 
 
@@ -139,14 +140,18 @@ class Watchdog:
         hung = [rank for rank, watch in self._ranks.items() if self._is_hung(rank, watch)]
         # who is behind the others made them wait
         hung.sort(key=lambda rank: (self._ranks[rank].beat.count, rank))
-        words: list[str] = []
-        for rank in hung:
-            watch = self._ranks[rank]
-            what = {"step": "after step", "eval": "in eval at batch", "save": "in save at step"}
-            where = f"{what.get(watch.beat.phase, watch.beat.phase)} {watch.beat.count}"
-            limit = watch.limit_sec(self._limits)
-            words.append(f"rank {rank} {where}: silent for {watch.silent_sec:.0f} s of {limit:.0f}")
+        words = [self._describe_rank(rank) for rank in hung[:_SHOWN_RANKS]]
+        if more := len(hung) - len(words):
+            words.append(f"and {more} more")
         return f"on {self._node.name} {'; '.join(words)}" if words else ""
+
+    def _describe_rank(self, rank: int) -> str:
+        watch = self._ranks[rank]
+        limit_sec, phase = watch.limit_sec(self._limits), watch.beat.phase
+        what = {"step": "after step", "save": "at step", "eval": "at batch"}
+        where = f" {what[phase]} {watch.beat.count}" if phase in what else ""
+        silent = f"silent for {watch.silent_sec:.0f} s in phase {phase}{where}"
+        return f"rank {rank} {silent} (limit {limit_sec:.0f} s)"
 
     def _is_hung(self, rank: int, watch: RankWatch) -> bool:
         is_late = watch.silent_sec > watch.limit_sec(self._limits)

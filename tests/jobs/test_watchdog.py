@@ -3,6 +3,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -66,7 +67,7 @@ def test_rank_that_stops_stepping_is_named_with_its_step_and_the_time(node: Node
     node.train(3, 20, 1.0)
     words = node.pass_time(30)
     assert words is not None
-    assert "on n0 rank 3 after step 19: silent for" in words
+    assert words == "on n0 rank 3 silent for 10 s in phase step after step 19 (limit 10 s)"
     assert node.now == pytest.approx(20 + 9.5, abs=1.1)
 
 
@@ -92,7 +93,7 @@ def test_phases_have_their_own_limits(node: Node, phase: str, limit: int) -> Non
     assert node.pass_time(limit) is None
     words = node.pass_time(2)
     assert words is not None
-    assert phase in words
+    assert f"in phase {phase}" in words
 
 
 def test_rewritten_word_is_a_sign_of_life(node: Node) -> None:
@@ -149,11 +150,15 @@ def test_median_ignores_the_one_long_step() -> None:
 # ---- stacks
 
 STUCK = """
-    import ctypes, os, sys
+    import ctypes, os, sys, time
     from jobs.rank import _write_stacks_when_asked
     from pathlib import Path
     _write_stacks_when_asked(Path(sys.argv[1]))
     empty, _ = os.pipe()
+    def waits_as_a_loader():
+        while True: time.sleep(100)
+    if os.fork() == 0:
+        waits_as_a_loader()
     def stuck_in_native_code():
         # holds the GIL: no Python code runs in this process any more
         ctypes.PyDLL(None).read(empty, ctypes.create_string_buffer(1), 1)
@@ -169,6 +174,7 @@ def stuck_rank(tmp_path: Path) -> Iterator[int]:
     file = tmp_path / STACK_NAME.format(rank=4)
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(file)],
+        start_new_session=True,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
@@ -176,7 +182,7 @@ def stuck_rank(tmp_path: Path) -> Iterator[int]:
     assert process.stdout.readline() == b"ready\n"
     time.sleep(0.1)
     yield process.pid
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
@@ -189,6 +195,8 @@ def test_stack_of_a_rank_stuck_in_native_code_is_written(tmp_path: Path, stuck_r
     assert "in stuck_in_native_code" in text
     assert "State: S" in text
     assert "waits in" in text
+    assert "which rank 4 forked:" in text
+    assert "in waits_as_a_loader" in text
     assert Path(f"/proc/{stuck_rank}").exists()  # asked, not killed
 
 

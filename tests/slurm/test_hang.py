@@ -78,7 +78,7 @@ def test_hang_is_explained_restarted_once_and_the_second_ends_the_run(
     assert run.steps_of(HUNG_RANK, 1) == list(range(1, 18))
     stop = read_json(run.folder.attempt(1).stop_json) or {}
     assert (stop["reason"], stop["source"]) == ("hang", "watchdog")
-    assert "after step 17: silent for" in stop["detail"]
+    assert "s in phase step after step 17 (limit 4 s)" in stop["detail"]
     assert_all_stacks(run, 1)
     assert (run.outcome(1)["state"], run.outcome(1)["cause"]) == ("queued", "hang")
     assert run.first_step_of(2) == 11  # the COMMIT of the save
