@@ -18,6 +18,7 @@ import os
 import sys
 from pathlib import Path
 
+from egovl.engine.heartbeat import beat
 from egovl.engine.signals import StopRequest
 
 EXIT_USAGE = 2
@@ -105,6 +106,7 @@ def _check(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     # before torch: under proctrack/linuxproc Slurm's SIGTERM comes straight to the ranks
     stop = StopRequest().install()
+    beat("start", 0)
     from egovl.config import ConfigError
     from egovl.recipe import load_recipe
 

@@ -19,13 +19,16 @@ from jobs.environment import code_first
 from jobs.errors import SubmitError
 from jobs.node import NodeFacts, is_alive, process_start
 from jobs.outcome import Decision
+from jobs.preflight import Preflight
 from jobs.rendezvous import MAX_ROUNDS, Rendezvous, is_port_clash, publish, read_rendezvous
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.signals import SignalPipe
 from jobs.spec import JobSpec
+from jobs.stacks import flight_recorder
 from jobs.stop import Execution, LocalStopFile, Stop, read_stop
 from jobs.torchrun import Echo, TorchrunChild, knows_flag
 from jobs.verdict import Verdict, read_verdict
+from jobs.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,9 @@ class AttemptOnNode:
         self._folder = work.run.attempt(number)
         self._local_stop = LocalStopFile(f"{work.token[:8]}-a{number}-n{node.index}")
         self._echo = Echo(self._folder.main_log, f"{node.index}.")
+        local, limits = self._local_stop.path.parent, work.spec.resources.watchdog
+        self._watchdog = Watchdog(local, self._folder, node, limits)
+        self._preflight = Preflight(work.run, self._folder, node, work.spec.resources.preflight)
         self._child: TorchrunChild | None = None
         self._started = time.time()
         self._stop: Stop | None = None
@@ -84,6 +90,7 @@ class AttemptOnNode:
             for signum in early:
                 self._on_signal(signum)
             code = self._run_ranks()
+            self._preflight.close()
             self._echo.close()
             decision = self._conclude(code) if self._node.index == 0 else self._leave(code)
         self._write_node("ended")
@@ -99,6 +106,8 @@ class AttemptOnNode:
             if rendezvous is None:
                 return code
             self._child = self._start(rendezvous)
+            local = self._local_stop.path.parent
+            self._preflight.start(self._work.token, local, self._work.snapshot)
             code = self._watch(rendezvous.round)
             log = self._folder.torchrun_log(self._node.index)
             if code in (0, None) or self._stop or not is_port_clash(log):
@@ -139,7 +148,12 @@ class AttemptOnNode:
             knows_shutdown_timeout=knows_flag("--shutdown-timeout"),
         )
         env |= code_first(str(self._work.snapshot))
+        if self._work.spec.resources.gpus_per_node:
+            self._folder.stacks.mkdir(parents=True, exist_ok=True)
+            local = self._local_stop.path.parent
+            env = {**flight_recorder(local, self._folder.stacks), **env}
         log = self._folder.torchrun_log(index)
+        rendezvous.release()
         child = TorchrunChild(argv, env, self._work.snapshot, log)
         logger.info("torchrun %d meets at %s:%d", child.pid, rendezvous.host, rendezvous.port)
         return child
@@ -195,6 +209,10 @@ class AttemptOnNode:
         if self._left_since is None and self._have_all_left():
             self._left_since = time.time()
         self._look_after_ranks()
+        self._look_for_hang()
+        unfit = self._preflight.look()
+        if unfit is not None and self._stop is None:
+            self._announce(unfit)
         if self._node.executor != "slurm" and self._stop is None:
             self._look_at_clock()
 
@@ -231,6 +249,15 @@ class AttemptOnNode:
             if words is None and not lives:
                 return f"rank {rank} on {self._node.name} died without a word"
         return None
+
+    def _look_for_hang(self) -> None:
+        detail = self._watchdog.look()
+        if detail is not None and self._stop is None:
+            self._announce(Stop("hang", None, "watchdog", detail))
+        elif detail is not None:  # told to stop, the ranks hang: only their stacks can be saved
+            self._watchdog.collect(self._local_stop.rank_pids(), detail)
+        if self._watchdog.may_kill():
+            self._kill_at = min(self._kill_at or time.time(), time.time())
 
     def _look_at_clock(self) -> None:
         """Without a scheduler the agent itself holds the run to its time limit."""
@@ -285,6 +312,8 @@ class AttemptOnNode:
         left = "" if stop.deadline is None else f", {stop.deadline - time.time():.0f} s left"
         logger.info("stopping: %s (%s %s)%s", stop.reason, stop.source, stop.detail, left)
         self._local_stop.write(stop)
+        if stop.reason == "hang":
+            self._watchdog.collect(self._local_stop.rank_pids(), stop.detail)
         if stop.deadline is not None:
             left_sec = stop.deadline - time.time()
             self._kill_at = stop.deadline - min(KILL_MARGIN_SEC, 0.3 * left_sec)
@@ -297,7 +326,7 @@ class AttemptOnNode:
         if self._is_superseded():
             logger.info("attempt %d is superseded: leaving", self._folder.number)
             return None
-        stop = self._stop or read_stop(self._folder.stop_json)
+        stop = self._watchdog.explain(self._stop or read_stop(self._folder.stop_json))
         if stop is None and verdict.state != "done" and self._node.executor == "slurm":
             stop = self._ask_slurm(signal.SIGTERM)  # the ranks may have heard what we have not
         attempt = Concluding(self._work.run, self._folder.number, self._node, self._work.token)

@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.budgets import read_budgets
 from jobs.errors import ConfigError, SpecError, unknown_name
+from jobs.health import HealthLimits, PreflightLimits, WatchdogLimits, read_limits
 from jobs.spec import JobSpec, Resources, parse_duration, parse_memory
 from jobs.yaml_file import as_mapping, as_text, as_words, is_empty, read_yaml, refuse_unknown
 
@@ -63,6 +64,8 @@ class Cluster:
         slurm_cluster: Slurm's ClusterName, by which `cluster: auto` knows the profile.
         resume_via: auto, successor or requeue; None leaves it to the defaults.
         budgets: continuations per cause where not the usual number, as (name, number) pairs.
+        watchdog: how long a silence of a job here is a hang.
+        preflight: what the nodes of a job here are checked against.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Cluster:
     slurm_cluster: str | None = None
     resume_via: str | None = None
     budgets: tuple[tuple[str, int], ...] = ()
+    watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
+    preflight: PreflightLimits = field(default_factory=PreflightLimits)
 
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""
@@ -120,6 +125,8 @@ def load_cluster(configs: Path, name: str) -> Cluster:
         slurm_cluster=as_text(values.get("slurm_cluster")),
         resume_via=as_text(values.get("resume_via")),
         budgets=read_budgets(values.get("budgets"), str(path)),
+        watchdog=_read_health(WatchdogLimits, values, "watchdog", path),
+        preflight=_read_health(PreflightLimits, values, "preflight", path),
     )
 
 
@@ -185,6 +192,8 @@ def build_resources(cluster: Cluster, asked: Mapping[str, Any]) -> Resources:
     if isinstance(given.get("memory_gb"), str):
         given["memory_gb"] = parse_memory(given["memory_gb"])
     given["exclude"] = (*cluster.exclude, *as_words(given.get("exclude")))
+    given.setdefault("watchdog", cluster.watchdog)
+    given.setdefault("preflight", cluster.preflight)
     partition = given.setdefault("partition", cluster.partition)
     return Resources(**{**_node_share(cluster.limits_of(partition), given), **given})
 
@@ -298,6 +307,8 @@ _CLUSTER_KEYS = (
     "slurm_cluster",
     "resume_via",
     "budgets",
+    "watchdog",
+    "preflight",
 )
 
 
@@ -311,6 +322,15 @@ def _read_limits(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         except (SpecError, ConfigError) as error:
             raise ConfigError(f"{where}: {key}: {error}") from error
     return limits
+
+
+def _read_health(
+    kind: type[HealthLimits], values: Mapping[str, Any], key: str, path: Path
+) -> HealthLimits:
+    try:
+        return read_limits(kind, values.get(key), f"{path}: {key}")
+    except SpecError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _read_partitions(values: Any, limits: Limits, path: Path) -> dict[str, Limits]:

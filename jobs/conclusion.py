@@ -19,6 +19,7 @@ from jobs.errors import RunError, SubmitError
 from jobs.job_log import failed_nodes, logged_cause, read_job_log
 from jobs.node import NodeFacts
 from jobs.outcome import Decision, read_agents, write_outcome
+from jobs.rendezvous import expand_nodes
 from jobs.run_folder import RunFolder, read_json
 from jobs.spec import JobSpec
 from jobs.stop import Execution, Stop, decide_ended, decide_stop, read_stop, settle_cause
@@ -121,12 +122,8 @@ class Concluding:
 
     def _name(self, found: Sequence[str], names: Sequence[str]) -> list[str]:
         """Return the single nodes of srun's lists, those only that the job has."""
-        if any("[" in name for name in found):
-            try:
-                found = slurm.expand_nodes(",".join(found))
-            except SubmitError:
-                return []
-        return [name for name in found if name in names or not names]
+        single = [name for text in found for name in expand_nodes(text)]
+        return [name for name in single if name in names or not names]
 
 
 def ask_slurm(node: NodeFacts, signum: int, execution: Execution) -> Stop:

@@ -55,6 +55,8 @@ def decide(
         return Decision("queued", "requeued", reason="Slurm has put the job back itself")
     if not verdict.may_retry:
         return Decision("failed", "crash", reason=verdict.message)
+    if stop and asked == "preflight" and not stop.exclude:
+        return Decision("failed", "preflight", reason=stop.detail)  # no node is fit: it is the job
     # ranks that stopped though nobody asked them to were told by something that went wrong
     cause = asked or "crash"
     words = [stop.detail] if stop and cause not in ("preempt", "timeout") and stop.detail else []

@@ -9,6 +9,8 @@ RUN_DIR = "EGOVL_RUN_DIR"
 ATTEMPT = "EGOVL_ATTEMPT"
 STOP_FILE = "EGOVL_STOP_FILE"
 HOME = "EGOVL_HOME"
+# Set by jobs.rank: where the rank says what it is doing, in this node's memory.
+HEARTBEAT_FILE = "EGOVL_HEARTBEAT_FILE"
 # For jobs.rank only: the log of a rank, with {local_rank} in it, and the link to rank 0's.
 RANK_LOG = "EGOVL_RANK_LOG"
 MAIN_LOG = "EGOVL_MAIN_LOG"

@@ -8,15 +8,23 @@ very process.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import runpy
 import signal
 import sys
 from pathlib import Path
 
-from jobs.environment import MAIN_LOG, RANK_LOG, STOP_FILE
+from jobs.environment import HEARTBEAT_FILE, MAIN_LOG, RANK_LOG, STOP_FILE
 
+# Files in the node's memory, beside the stop file.
 PID_NAME = "rank.{rank}.pid"
+HEARTBEAT_NAME = "rank.{rank}.heartbeat"
+STACK_NAME = "rank.{rank}.stack"
+
+# On this one a rank writes its stacks. Real-time signals have no other meaning to Slurm, torch,
+# CUDA or torchrun, and the agent does not have them ignored.
+STACK_SIGNAL = 45
 
 _PR_SET_PDEATHSIG = 1
 
@@ -46,6 +54,13 @@ def _report_pid(folder: Path, rank: str) -> None:
     beside.replace(folder / PID_NAME.format(rank=rank))
 
 
+def _write_stacks_when_asked(file: Path) -> None:
+    """Have the C handler dump all threads; it needs neither the GIL nor a main thread that runs."""
+    if sys.platform == "linux":
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        faulthandler.register(STACK_SIGNAL, handle, all_threads=True)
+
+
 def main() -> None:
     """Run the module named by the first argument."""
     module, *arguments = sys.argv[1:]
@@ -55,7 +70,10 @@ def main() -> None:
         _send_output_to(log)
         if os.environ["RANK"] == "0":
             _mark_main(log, Path(os.environ[MAIN_LOG]))
-        _report_pid(Path(os.environ[STOP_FILE]).parent, os.environ["RANK"])
+        folder, rank = Path(os.environ[STOP_FILE]).parent, os.environ["RANK"]
+        os.environ[HEARTBEAT_FILE] = str(folder / HEARTBEAT_NAME.format(rank=rank))
+        _write_stacks_when_asked(folder / STACK_NAME.format(rank=rank))
+        _report_pid(folder, rank)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -8,6 +8,8 @@ A run folder is the contract between jobs and what it runs: both sides spell the
     attempts/<n>/claim.json                     who holds attempt n; a newer one fences an older one
     attempts/<n>/start.json                     which job runs it: the first that its claim let in
     attempts/<n>/stop.json rdzv.json outcome.json nodes/<k>.json exit/<rank>.json logs/
+    attempts/<n>/preflight/<k>.json             what was checked on node k, with seconds
+    attempts/<n>/stacks/<rank>.txt              where each rank stood when one of them hung
     submission/<token>.json                     what the scheduler calls a submission; .spec.json,
                                                 what it runs; .sbatch.json, how it is submitted
 
@@ -134,6 +136,8 @@ class AttemptFolder:
         self.logs = path / "logs"
         self.exits = path / "exit"
         self.nodes = path / "nodes"
+        self.preflight = path / "preflight"
+        self.stacks = path / "stacks"
 
     def exit_json(self, rank: int) -> Path:
         """What a rank wrote as it left."""
@@ -142,6 +146,14 @@ class AttemptFolder:
     def node_json(self, node: int) -> Path:
         """What the agent of a node says about itself."""
         return self.nodes / f"{node}.json"
+
+    def preflight_json(self, node: int) -> Path:
+        """What was checked on a node before it trained."""
+        return self.preflight / f"{node}.json"
+
+    def stack_text(self, rank: int) -> Path:
+        """Where a rank stood when it, or another, hung."""
+        return self.stacks / f"{rank}.txt"
 
     def rank_log(self, node: int, local_rank: int) -> Path:
         """Output of one rank."""

@@ -121,11 +121,6 @@ def cancel(job_id: str) -> None:
     _ask(["scancel", job_id])
 
 
-def expand_nodes(node_list: str) -> list[str]:
-    """Return the names in a Slurm node list such as `node[1-3,7]`, in its order."""
-    return _ask(["scontrol", "show", "hostnames", node_list]).split()
-
-
 def node_address(name: str) -> str | None:
     """Return the address under which Slurm reaches a node; None if Slurm does not know it."""
     result = _run(["scontrol", "--oneliner", "show", "node", name])

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from jobs.errors import SpecError, unknown_name
+from jobs.health import PreflightLimits, WatchdogLimits, read_limits
 
 DEFAULT_STOP_LEAD_SEC = 120
 
@@ -83,6 +84,8 @@ class Resources:
         memory_gb: per node; None leaves it to the site.
         exclude: node names the job must not get.
         stop_lead_sec: how long before the time limit the job is told to stop; 0 chooses.
+        watchdog: how long a silence is a hang.
+        preflight: what every node is checked against.
     """
 
     nodes: int = 1
@@ -97,6 +100,8 @@ class Resources:
     constraint: str | None = None
     exclude: tuple[str, ...] = ()
     stop_lead_sec: int = 0
+    watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
+    preflight: PreflightLimits = field(default_factory=PreflightLimits)
 
     def __post_init__(self) -> None:
         for name in ("nodes", "processes_per_node", "cpus_per_process", "time_limit_sec"):
@@ -186,6 +191,9 @@ class JobSpec:
         resources = dict(given.pop("resources", {}))
         _check_keys("resources", resources, Resources)
         resources["exclude"] = tuple(resources.get("exclude", ()))
+        watchdog, preflight = resources.get("watchdog"), resources.get("preflight")
+        resources["watchdog"] = read_limits(WatchdogLimits, watchdog, "job spec: watchdog")
+        resources["preflight"] = read_limits(PreflightLimits, preflight, "job spec: preflight")
         given["arguments"] = tuple(given.get("arguments", ()))
         given["env"] = tuple((name, value) for name, value in given.get("env", ()))
         given["budgets"] = tuple((name, count) for name, count in given.get("budgets", ()))

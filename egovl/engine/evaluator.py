@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from egovl import dist
+from egovl.engine.heartbeat import beat
 from egovl.engine.task import DeviceBatch, EvalTask
 
 
@@ -59,7 +60,8 @@ def evaluate(
     model.eval()
     kept: list[dict[str, Tensor]] = []
     try:
-        for batch in _padded(evaluation.loader):
+        for number, batch in enumerate(_padded(evaluation.loader)):
+            beat("eval", number)
             if should_stop():
                 raise StopAgreed(evaluation.name)
             if batch is None:

@@ -32,8 +32,10 @@ class StopRequest:
         return self
 
     def requested(self) -> bool:
-        """One ``stat`` of a node-local file."""
-        return self._signalled or (self._stop_file is not None and os.path.exists(self._stop_file))
+        """One look at a node-local file; a failing ``stat`` would cost an exception more."""
+        if self._signalled or self._stop_file is None:
+            return self._signalled
+        return os.access(self._stop_file, os.F_OK)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signalled:

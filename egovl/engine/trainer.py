@@ -28,6 +28,7 @@ from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
 from egovl.engine.flops import peak_flops, utilisation
 from egovl.engine.folder import RunFolder
+from egovl.engine.heartbeat import beat
 from egovl.engine.log import Progress, RunLog, evaluated_names
 from egovl.engine.optim import build_optimizer, lr_at
 from egovl.engine.parallel import clip_grad_norm, gradients_stay_local, shard, wrap
@@ -151,6 +152,7 @@ class Trainer:
         try:
             self._evaluate_if_due(log, resumed=True)
             while self._step < self.plan.total_steps:
+                beat("step", self._step)
                 if self._agreed_to_stop():
                     raise StopAgreed
                 batch, first = first if first is not None else next(batches), None
@@ -277,6 +279,7 @@ class Trainer:
         """Save; a failed save in the middle of a run is loud but not fatal, three in a row are."""
         if not self._step:
             return  # stopped before the first step: there is nothing to lose
+        beat("save", self._step)
         scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
         state = TrainState(self._step, self._step * self.plan.global_batch, scaler)
         try:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args
+
+import pytest
 
 from egovl import config
-from egovl.engine import folder, signals
+from egovl.engine import folder, heartbeat, signals
 from egovl.engine.checkpoint import TrainState, commit_folder
 from jobs import collect, environment
 from jobs.run_folder import RunFolder
+from jobs.watchdog import read_beat
+from tests.architecture.source import ROOT
 
 
 def test_both_sides_name_the_same_files(tmp_path: Path) -> None:
@@ -26,6 +33,22 @@ def test_both_sides_name_the_same_variables() -> None:
     assert folder.ATTEMPT_VARIABLE == environment.ATTEMPT
     assert signals.STOP_FILE_VARIABLE == environment.STOP_FILE
     assert config.HOME_VARIABLE == environment.HOME
+    assert heartbeat.HEARTBEAT_VARIABLE == environment.HEARTBEAT_FILE
+
+
+def test_jobs_reads_the_heartbeat_that_egovl_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "heartbeat"
+    monkeypatch.setenv(environment.HEARTBEAT_FILE, str(path))
+    for phase in get_args(heartbeat.Phase):
+        code = (
+            f"from egovl.engine.heartbeat import beat; beat({phase!r}, 10**9); beat({phase!r}, 7)"
+        )
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+        beat = read_beat(path)
+        assert beat is not None
+        assert (beat.phase, beat.count) == (phase, 7)
 
 
 def test_a_claim_of_jobs_fences_egovls_older_attempt(tmp_path: Path) -> None:

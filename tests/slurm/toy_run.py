@@ -150,8 +150,12 @@ def launch_toy(
     partition: str = "a100",
     resume_via: str = "auto",
     preamble: tuple[str, ...] = (),
+    **more: Any,
 ) -> ToyRun:
-    """Submit the toy trainer from `folder/project`, which is made if it is not there."""
+    """Submit the toy trainer from `folder/project`, which is made if it is not there.
+
+    `more` are further fields of `Resources`.
+    """
     project = folder / "project"
     if not project.exists():
         copy_project(project)
@@ -160,6 +164,7 @@ def launch_toy(
         processes_per_node=PROCESSES_PER_NODE,
         time_limit_sec=1800,
         partition=partition,
+        **more,
     )
     spec = JobSpec(
         kind="pretrain",

@@ -4,6 +4,7 @@ Every rank logs each step it has finished in `<run>/steps/<rank>.jsonl`, with a 
 on all steps before it in their order: a lost, repeated or reordered step shows in the last one.
 
     torchrun --nproc-per-node 2 -m toy_trainer steps=40 save_every=10 crash_at=17 ignore_stop=1
+    torchrun --nproc-per-node 2 -m toy_trainer steps=40 hang_at=17 hang_rank=2 hang_attempts=1
 
 With light=1 the ranks meet through files instead of gloo, and torch is not imported.
 """
@@ -47,6 +48,21 @@ def append(path: Path, data: dict[str, object]) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(data) + "\n")
+
+
+def beat(phase: str, count: int) -> None:
+    if path := os.environ.get("EGOVL_HEARTBEAT_FILE"):
+        Path(path).write_text(f"{phase} {count}\n")
+
+
+def sleep_for_ever() -> None:
+    while True:
+        time.sleep(1000)
+
+
+def hangs(options: dict[str, float], step: int) -> bool:
+    here = options.get("hang_rank") == RANK and options.get("hang_attempts", 1) >= ATTEMPT
+    return here and step == options.get("hang_at")
 
 
 def load() -> tuple[int, int]:
@@ -104,6 +120,7 @@ def train(options: dict[str, float]) -> tuple[str, int, int]:
     group = Files() if options.get("light") else Gloo()
 
     def save(step: int, value: int) -> None:
+        beat("save", step)
         folder = RUN / "ckpt" / f"step-{step}"
         if not is_fenced():
             write(folder / f"rank-{RANK}.json", {"value": value})
@@ -118,8 +135,11 @@ def train(options: dict[str, float]) -> tuple[str, int, int]:
     saved = step
     print(f"rank {RANK} of {WORLD}, {VERSION}, begins at step {step}", flush=True)
     while step < options["steps"]:
+        beat("step", step)
         time.sleep(options.get("step_sec", 0.05))
         step += 1
+        if hangs(options, step):
+            sleep_for_ever()
         if ATTEMPT == 1 and step == options.get("crash_at") and RANK == WORLD - 1:
             raise RuntimeError(f"told to crash at step {step}")
         sees_stop = bool(TOLD) or STOP_FILE.exists()
@@ -147,6 +167,7 @@ def main() -> None:
     options = {name: float(text) for name, text in (word.split("=") for word in sys.argv[1:])}
     exit_json = RUN / "attempts" / str(ATTEMPT) / "exit" / f"{RANK}.json"
     facts = {"rank": RANK, "world_size": WORLD}
+    beat("start", 0)
     try:
         state, step, saved = train(options)
     except RuntimeError as error:  # our own, or gloo's once a peer is gone
