@@ -38,7 +38,7 @@ LINES = {
     ),
     "journey-3": Line(
         "20 preemptions under both process trackers: 0 steps lost, bit-equal",
-        ("-m tests.slurm.soak",),
+        ("-m tests.slurm.soak --part journey",),
         45,
     ),
     "journey-4": Line(

@@ -1,7 +1,14 @@
-"""``make soak``: preempt real trainings at random steps on the real Slurm, many times.
+"""``make soak``: the long repetitions on the real Slurm; one table, non-zero exit on any miss.
 
-2 nodes x 2 processes, under both process trackers; every run is compared bit for bit with an
-unbroken one. Prints one table; about half an hour for 20 preemptions a tracker.
+    python -m tests.slurm.soak                         everything, about an hour and a half
+    python -m tests.slurm.soak --part stops --trials 100 --profiles all
+    python -m tests.slurm.soak --part claims --races 1000
+    python -m tests.slurm.soak --part journey --times 20
+
+journey: real trainings preempted at random steps under both process trackers, every run compared
+bit for bit with an unbroken one. stops: warned stops of the toy trainer under every combination of
+tracker, preemption signal, PreemptMode and JobRequeue. claims: those who may continue a run race
+for it and are killed.
 """
 
 from __future__ import annotations
@@ -17,11 +24,14 @@ from pathlib import Path
 
 from egovl.data.prepare.configs import SyntheticConfig
 from egovl.data.prepare.synthetic import render_corpus
+from tests.jobs.claim_race import run_trial
 from tests.slurm.client import SlurmClient
-from tests.slurm.configuration import TRACKERS, Settings
+from tests.slurm.configuration import PROFILES, TRACKERS, Settings
 from tests.slurm.journey import Journey, differences, make_checkout
+from tests.slurm.soak_stops import HEADER, soak_stops, summary
 from tests.slurm.testbed import bring_up
 
+PARTS = ("journey", "stops", "claims")
 PREEMPTIONS_PER_RUN = 5
 STEPS = 250
 FLAGS = ("--nodes", "2", "--partition", "a100")
@@ -62,25 +72,74 @@ def soak_tracker(tracker: str, folder: Path, corpus: Path, times: int, seed: int
     return rows
 
 
-def main() -> int:
-    """Soak both trackers; fails where a step was lost or a bit differs."""
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--times", type=int, default=20, help="preemptions per tracker")
-    parser.add_argument("--seed", type=int, default=0, help="of the random steps")
-    parser.add_argument("--trackers", nargs="+", choices=TRACKERS, default=list(TRACKERS))
-    args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix=f"egovl-slurm-{os.getpid()}-"))
+def soak_journey(folder: Path, args: argparse.Namespace) -> tuple[list[str], bool]:
+    """The journey's part of the table, and whether nothing was missed."""
     rows: list[str] = []
-    try:
-        render_corpus(SyntheticConfig(train_videos=5, eval_videos=5), folder / "corpus")
-        for tracker in args.trackers:
-            rows += soak_tracker(tracker, folder, folder / "corpus", args.times, args.seed)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print("\ntracker    preempted at                 attempts steps lost  verdict     seconds")
-    print("\n".join(rows))
+    render_corpus(SyntheticConfig(train_videos=5, eval_videos=5), folder / "corpus")
+    for tracker in args.trackers:
+        rows += soak_tracker(tracker, folder, folder / "corpus", args.times, args.seed)
     good = [row for row in rows if "bit-equal" in row and int(row.split("]")[1].split()[1]) == 0]
-    return 0 if len(good) == len(rows) else 1
+    head = "tracker    preempted at                 attempts steps lost  verdict     seconds"
+    return [head, *rows], bool(rows) and len(good) == len(rows)
+
+
+def soak_warned(folder: Path, args: argparse.Namespace) -> tuple[list[str], bool]:
+    """The warned stops' part of the table, and whether nothing was missed."""
+    names = [name for name in PROFILES if name not in TRACKERS]
+    if args.profiles != ["all"]:
+        names = args.profiles
+    results = soak_stops(folder, args.trials, names, args.seed)
+    rows = [HEADER, *(each.row() for each in results), summary(results)]
+    return rows, all(each.is_good for each in results)
+
+
+def soak_claims(folder: Path, args: argparse.Namespace) -> tuple[list[str], bool]:
+    """The claims' part of the table, and whether nothing was missed."""
+    wrong: list[str] = []
+    for seed in range(args.seed, args.seed + args.races):
+        place = folder / str(seed)
+        place.mkdir(parents=True)
+        if words := run_trial(place, seed):
+            wrong.append(words)
+            print(words, flush=True)
+        shutil.rmtree(place)
+    doubled = sum("run at once" in words for words in wrong)
+    lost = len(wrong) - doubled
+    row = f"{args.races} races with kills: {doubled} double continuations, {lost} lost ones"
+    return [row], not wrong
+
+
+def main() -> int:
+    """Soak the parts asked for; fails where a step was lost, a cause wrong or a bit differs."""
+    parser = argparse.ArgumentParser(
+        prog="make soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--times", type=int, default=20, help="journey: preemptions per tracker")
+    parser.add_argument("--trackers", nargs="+", choices=TRACKERS, default=list(TRACKERS))
+    parser.add_argument("--trials", type=int, default=100, help="stops: in all")
+    parser.add_argument("--profiles", nargs="+", choices=("all", *PROFILES), default=["all"])
+    parser.add_argument("--races", type=int, default=1000, help="claims: how many")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    args = parser.parse_args()
+    parts = {"claims": soak_claims, "stops": soak_warned, "journey": soak_journey}
+    table: list[str] = []
+    is_good = True
+    for name, soak in parts.items():
+        if name not in args.part:
+            continue
+        # its name tells the tests' clean-up which process it belongs to
+        folder = Path(tempfile.mkdtemp(prefix=f"egovl-slurm-{os.getpid()}-"))
+        started = time.monotonic()
+        try:
+            rows, is_part_good = soak(folder, args)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        verdict = "all as it has to be" if is_part_good else "MISSED"
+        table += ["", f"{name}: {verdict}, {time.monotonic() - started:.0f} s", *rows]
+        is_good = is_good and is_part_good
+    print("\n".join(table))
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":
