@@ -66,10 +66,10 @@ def _decide(run: RunFolder, number: int, token: str) -> Decision:
     return decide(run, number, read_stop(attempt.stop_json), verdict)
 
 
-def main() -> int:
-    """Read the arguments and finish; a run that cannot be continued is marked as failed."""
+def main(run_dir: str, token: str, step_status: str) -> int:
+    """Finish; a run that cannot be continued is marked as failed."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s: %(message)s")
-    run, token, status = RunFolder(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+    run, status = RunFolder(Path(run_dir)), int(step_status)
     node = read_node_facts({**os.environ, "SUBMITIT_EXECUTOR": "slurm"})
     try:
         return finish(run, token, node, status)
@@ -80,4 +80,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:4]))

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jobs import slurm
+from jobs import chain, slurm
 from jobs.command import RankPlace, torchrun_command
 from jobs.continuation import Decision, continue_run, decide
 from jobs.environment import code_first
@@ -372,6 +372,7 @@ def conclude(
     note(decision)
     logger.info("attempt %d: %s (%s) %s", number, decision.state, decision.cause, decision.reason)
     if not decision.goes_on:
+        chain.end_children(run)
         return decision
     instead = continue_run(run, number, node, token)
     if instead is None:
@@ -379,4 +380,5 @@ def conclude(
     cause = "cancelled" if instead == "cancelled" else decision.cause
     corrected = Decision(instead, cause, goes_on=False, reason=decision.reason)
     note(corrected)
+    chain.end_children(run)
     return corrected

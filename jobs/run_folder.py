@@ -8,6 +8,7 @@ A run folder is the contract between jobs and what it runs: both sides spell the
     attempts/<n>/claim.json                     who holds attempt n; a newer one fences an older one
     attempts/<n>/stop.json rdzv.json outcome.json nodes/<k>.json exit/<rank>.json logs/
     submission/<token>.json                     what the scheduler calls a submission; .spec.json
+    children/<kind>.<name>.json                 a run that waits for this one
 
 Files are written beside and renamed, or linked where exactly one writer may win, so a reader sees
 a whole file or none. Readers get None for a missing or broken file.
@@ -177,6 +178,7 @@ class RunFolder:
         self.attempts = path / "attempts"
         self.provenance = path / "provenance"
         self.submission = path / "submission"
+        self.children = path / "children"
 
     def job_json(self, token: str) -> Path:
         """What the scheduler calls the submission with this token."""
@@ -245,7 +247,7 @@ class RunFolder:
         """Replace `state.json`.
 
         Args:
-            state: queued, running, stopped, done, failed or cancelled.
+            state: waiting (for other runs), queued, running, stopped, done, failed or cancelled.
             facts: attempt, job_id, executor, cause, reason: what explains the state.
         """
         now = {"state": state, "step": self.last_commit_step(), "updated": time.time()}

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from jobs import slurm
+from jobs import chain, slurm
 from jobs.agent import NodeAgent
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
@@ -37,6 +37,17 @@ LEDGER = ".ledger.jsonl"
 # submitit counts timeouts by a guess and gives up after this many; the budgets are ours.
 _NO_SUBMITIT_BUDGET = 1_000_000
 _LOCAL_START_SEC = 60
+
+
+class Submitted(Protocol):
+    """What a batch script needs to know of the callable that it starts."""
+
+    snapshot: str
+    token: str
+
+    def last_words(self) -> list[str]:
+        """Return Python's arguments for the batch shell after srun; the step's status follows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,15 +100,49 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
         JobsError: if the code cannot be copied, the configuration is wrong, or Slurm refuses; no
             new run folder is left.
     """
+    check_request(spec, executor)
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    check_configuration(spec, place, snapshot)
+    return launch_copy(spec, cluster, place, executor, snapshot)
+
+
+def check_request(spec: JobSpec, executor: str) -> None:
+    """Make sure that the executor can have what is asked for, before anything is written.
+
+    Raises:
+        SubmitError: with what there is.
+    """
     if executor == "slurm" and spec.resources.partition:
         slurm.check_partition(spec.resources.partition)
     if executor != "slurm" and spec.resources.nodes != 1:
         raise SubmitError(f"the {executor} executor has one node, {spec.resources.nodes} asked for")
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
-    check_configuration(spec, place, snapshot)
+
+
+def launch_copy(
+    spec: JobSpec,
+    cluster: Cluster,
+    place: Place,
+    executor: str,
+    snapshot: Snapshot,
+    after: Sequence[RunFolder] = (),
+) -> Launched:
+    """Launch from a code copy that was taken before, its configuration checked.
+
+    Args:
+        spec: what to run; with the code it names the run.
+        cluster: the profile.
+        place: where.
+        executor: slurm, local or debug.
+        snapshot: the code.
+        after: runs that have to be done before this one starts.
+
+    Raises:
+        SubmitError: if Slurm refuses; no new run folder is left.
+    """
     run = run_folder_of(spec, place, snapshot)
     token = uuid.uuid4().hex
-    number, standing = _take_run(run, spec, place, snapshot, token)
+    facts = run_facts(spec, place, snapshot, after)
+    number, standing = _take_run(run, facts, token)
     if number is None:
         return Launched(
             run.path, standing.job_id, standing.executor, standing.state, standing.message
@@ -107,21 +152,45 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
     try:
         write_json_atomic(run.spec_json(token), spec.to_json())
         write_provenance(place.home, run.provenance, list(place.argv))
-        run.write_state("queued", attempt=number, executor=executor)
-        return _submit(run, spec, cluster, executor, Submission(snapshot, token, number, how))
+        dependency = chain.line_up(run, after)
+        run.write_state("waiting" if dependency else "queued", attempt=number, executor=executor)
+        submission = Submission(snapshot, token, number, how, dependency)
+        launched = _submit(run, spec, cluster, executor, submission)
     except SubmitError:
         _forget(run, number, token, before)
         raise
+    if executor == "slurm":
+        chain.follow_up(run, launched.job_id, dependency)
+    return launched
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What one submission adds to the run: code, token, first attempt."""
+    """What one submission adds to the run: code, token, first attempt, Slurm's dependency."""
 
     snapshot: Snapshot
     token: str
     number: int
     how: str
+    dependency: str = ""
+
+
+def run_facts(
+    spec: JobSpec, place: Place, snapshot: Snapshot, after: Sequence[RunFolder] = ()
+) -> dict[str, Any]:
+    """Return what `run.json` says of a run for all its life."""
+    return {
+        "schema": SCHEMA,
+        "kind": spec.kind,
+        "name": spec.name,
+        "spec": spec.to_json(),
+        "snapshot": str(snapshot.path),
+        "snapshot_hash": snapshot.tree_hash,
+        "home": str(place.home),
+        "argv": mask_arguments(place.argv),
+        "parents": [str(each.path) for each in after],
+        "created": time.time(),
+    }
 
 
 def run_folder_of(spec: JobSpec, place: Place, snapshot: Snapshot) -> RunFolder:
@@ -150,25 +219,12 @@ def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None
         raise ConfigError((result.stderr.strip() or result.stdout.strip()).strip())
 
 
-def _take_run(
-    run: RunFolder, spec: JobSpec, place: Place, snapshot: Snapshot, token: str
-) -> tuple[int | None, Standing]:
+def _take_run(run: RunFolder, facts: Mapping[str, Any], token: str) -> tuple[int | None, Standing]:
     """Claim the next attempt; None if the run is done or somebody is at work on it."""
     while True:
         standing = find_standing(run)
         if standing.state in ("done", "live"):
             return None, standing
-        facts = {
-            "schema": SCHEMA,
-            "kind": spec.kind,
-            "name": spec.name,
-            "spec": spec.to_json(),
-            "snapshot": str(snapshot.path),
-            "snapshot_hash": snapshot.tree_hash,
-            "home": str(place.home),
-            "argv": mask_arguments(place.argv),
-            "created": time.time(),
-        }
         create_json(run.run_json, facts)
         number = run.latest_attempt() + 1
         if run.claim_attempt(number, token, 0, by="launch"):
@@ -197,7 +253,8 @@ def _submit(
         state = _run_here(agent, run)
         return Launched(run.path, str(os.getpid()), executor, state, facts.how)
     if executor == "slurm":
-        job_id = _submit_to_slurm(run, spec, cluster, agent)
+        parameters = batch_parameters(spec, cluster, agent, facts.dependency)
+        job_id = submit_batch(run.submission, parameters, agent)
         record_job(run, facts.token, job_id, executor)
     else:
         job_id = _start_locally(run, spec, agent)
@@ -205,27 +262,44 @@ def _submit(
     return Launched(run.path, job_id, executor, "queued", facts.how)
 
 
-def _submit_to_slurm(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> str:
+def submit_batch(
+    folder: Path, parameters: Mapping[str, Any], function: Callable[[], object]
+) -> str:
+    """Queue one batch job, or one array, that calls `function` on each of its nodes.
+
+    Args:
+        folder: takes submitit's files: script, pickle, output, result.
+        parameters: of `batch_parameters`.
+        function: pickled; its module must be in the snapshot.
+
+    Returns:
+        Slurm's job id; of an array the number before the `_`.
+
+    Raises:
+        SubmitError: with Slurm's words.
+    """
     import submitit  # heavy, and only where something is submitted
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
         with slurm.outside_any_job():
-            executor = submitit.SlurmExecutor(run.submission, max_num_timeout=_NO_SUBMITIT_BUDGET)
-            executor.update_parameters(**batch_parameters(spec, cluster, agent))
-            return executor.submit(agent).job_id
+            executor = submitit.SlurmExecutor(folder, max_num_timeout=_NO_SUBMITIT_BUDGET)
+            executor.update_parameters(**parameters)
+            return executor.submit(function).job_id
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmitError(f"Slurm: {str(error).strip()}") from error
     except RuntimeError as error:  # submitit without srun on the PATH
         raise SubmitError(str(error)) from error
 
 
-def batch_parameters(spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> dict[str, Any]:
+def batch_parameters(
+    spec: JobSpec, cluster: Cluster, agent: Submitted, dependency: str = ""
+) -> dict[str, Any]:
     """Return submitit's parameters for one submission."""
     parameters = slurm_parameters(spec, cluster)
     snapshot = shlex.quote(agent.snapshot)
     python = shlex.quote(sys.executable)
-    finish = shlex.join(["-m", "jobs.after_step", agent.run_dir, agent.token])
+    finish = shlex.join(agent.last_words())
     parameters["setup"] = [
         *(parameters.get("setup") or []),
         "trap : TERM CONT  # a requeue signals this shell too; it still has a last word",
@@ -234,6 +308,8 @@ def batch_parameters(spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> dict[
     ]
     parameters["teardown"] = ["step_status=$?", f'{python} {finish} "$step_status"']
     parameters["comment"] = comment_tag(agent.token)
+    if dependency:
+        parameters["dependency"] = dependency
     return parameters
 
 
@@ -299,10 +375,15 @@ def render(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> str:
 
 
 def sbatch_text(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> str:
-    """Return the batch script as submitit writes it; needs no Slurm, unlike its executor."""
+    """Return the batch script of a run as submitit writes it."""
+    return script_text(run.submission, batch_parameters(spec, cluster, agent))
+
+
+def script_text(folder: Path, parameters: Mapping[str, Any]) -> str:
+    """Return a batch script as submitit writes it; needs no Slurm, unlike its executor."""
     from submitit.slurm.slurm import _make_sbatch_string  # pyright: ignore[reportPrivateUsage]
 
-    folder = shlex.quote(str(run.submission))
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {folder}"
-    parameters = batch_parameters(spec, cluster, agent)
-    return _make_sbatch_string(command=command, folder=run.submission, **parameters)
+    submit = ["-u", "-m", "submitit.core._submit", str(folder)]
+    return _make_sbatch_string(
+        command=shlex.join([sys.executable, *submit]), folder=folder, **parameters
+    )
