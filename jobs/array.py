@@ -137,6 +137,7 @@ class Place:
     """Where a member stands: its array, its position in the index, its token."""
 
     array: ArrayFolder
+    chunk: int
     position: int
     token: str
 
@@ -146,7 +147,7 @@ def find_place(array_dir: str, token: str, task: int) -> Place:
     array = ArrayFolder(Path(array_dir))
     chunk = int(token[_ID_DIGITS:], 16)
     position = chunk * int(array.read_shared()["chunk_size"]) + task
-    return Place(array, position, member_token(token, task))
+    return Place(array, chunk, position, member_token(token, task))
 
 
 def prepare_member(place: Place, node: NodeFacts) -> RunFolder:
@@ -172,8 +173,16 @@ def prepare_member(place: Place, node: NodeFacts) -> RunFolder:
             shutil.copytree(place.array.provenance, run.provenance, dirs_exist_ok=True)
         if not run.job_json(place.token).exists():
             record_job(run, place.token, node.job_id, node.executor)
+        if node.executor == "slurm":
+            log = place.array.chunk(place.chunk) / f"{node.job_id}_0_log.out"
+            _link(run.submission / log.name, log)
         _claim(run, place.token, node)
     return run
+
+
+def _link(link: Path, target: Path) -> None:
+    if not link.is_symlink():
+        link.symlink_to(os.path.relpath(target, link.parent))
 
 
 def _claim(run: RunFolder, token: str, node: NodeFacts) -> None:

@@ -1,4 +1,4 @@
-"""The batch shell's last word for an array's member: `python -m jobs.array_step ARRAY TOKEN STATUS`.
+"""The batch shell's last word for a member: `python -m jobs.array_step ARRAY TOKEN STATUS`.
 
 Finds the member's run, which an agent that died early may not have made, and finishes that.
 """

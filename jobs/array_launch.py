@@ -1,0 +1,395 @@
+"""Launch many runs at once: those that are neither done nor at work, as few arrays as can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs import slurm
+from jobs.array import ARRAYS, ArrayFolder, Member, MemberAgent, array_of_token
+from jobs.cluster import Cluster
+from jobs.environment import HOME, code_first
+from jobs.errors import ConfigError, RunError, SubmitError
+from jobs.local_array import run_members, visible_count
+from jobs.node import is_alive, process_start
+from jobs.provenance import write_provenance
+from jobs.run_folder import RunFolder, read_json, write_json_atomic
+from jobs.snapshot import Snapshot, take_snapshot
+from jobs.spec import JobSpec
+from jobs.standing import comment_tag, find_standing
+from jobs.submit import (
+    Place,
+    batch_parameters,
+    check_request,
+    run_facts,
+    run_folder_of,
+    script_text,
+    submit_batch,
+)
+
+# Members whose configuration the program judges before anything is queued.
+MAX_CHECKS = 32
+
+_TAG = comment_tag("")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a launch of many runs came to.
+
+    Attributes:
+        runs: folder of every member, in the order asked for, each once.
+        queued: how many were submitted now.
+        live: folder -> the job that is at work on it already.
+        done: folders of members that need nothing.
+        jobs: Slurm's array ids, or the local controller's process id.
+        refusal: why the rest was not queued; empty if all was.
+    """
+
+    runs: list[Path]
+    queued: int
+    live: dict[Path, str]
+    done: list[Path]
+    jobs: list[str]
+    array: Path | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which members there are and which of them need a job."""
+
+    members: list[Member]
+    missing: list[Member]
+    live: dict[Path, str]
+    done: list[Path]
+
+
+def launch_array(
+    specs: Sequence[JobSpec],
+    cluster: Cluster,
+    place: Place,
+    executor: str,
+    parallel: int | None = None,
+) -> Launched:
+    """Start or go on with many runs that differ in name and arguments only.
+
+    Args:
+        specs: one per run; a double is one run. They share the first one's resources.
+        cluster: the profile.
+        place: where; its `check` is followed by all of a member's arguments but the first.
+        executor: slurm, local or debug.
+        parallel: how many may run at a time; None: no limit in Slurm, one elsewhere.
+
+    Raises:
+        JobsError: as for one launch; nothing is left if nothing was queued.
+    """
+    if not specs:
+        raise ConfigError("no members: nothing to launch")
+    if parallel is not None and parallel < 1:
+        raise SubmitError(f"--parallel {parallel}: at least 1 has to run at a time")
+    check_request(specs[0], executor)
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    check_members(specs, place, snapshot)
+    plan = _plan(specs, place, snapshot, executor)
+    runs = [_run_path(specs[0], place, member) for member in plan.members]
+    if not plan.missing:
+        return Launched(runs, 0, plan.live, plan.done, [])
+    array = ArrayFolder(place.runs / ARRAYS / uuid.uuid4().hex[:28])
+    limit, parallel = _limits(executor, len(plan.missing), parallel)
+    facts = run_facts(specs[0], place, snapshot)
+    shared = {"schema": 1, "executor": executor, "chunk_size": limit, "facts": facts}
+    try:
+        array.write(shared, plan.missing)
+        write_provenance(place.home, array.provenance, list(place.argv))
+        if executor == "slurm":
+            sizes = _chunk_sizes(len(plan.missing), limit)
+            jobs, refusal = _queue(array, specs[0], cluster, snapshot, sizes, parallel)
+            queued = sum(sizes[: len(jobs)])
+        else:
+            jobs, refusal = [_run_locally(array, snapshot, executor, parallel or 1)], ""
+            queued = len(plan.missing)
+    except SubmitError:
+        shutil.rmtree(array.path, ignore_errors=True)
+        raise
+    return Launched(runs, queued, plan.live, plan.done, jobs, array.path, refusal)
+
+
+def render_array(
+    specs: Sequence[JobSpec], cluster: Cluster, place: Place, executor: str, parallel: int | None
+) -> str:
+    """Return what `launch_array` would do: the members, and the first chunk's batch script."""
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    check_members(specs, place, snapshot)
+    members = name_members(specs, place, snapshot)
+    words = [set(spec.arguments) for spec in specs]
+    shared = set.intersection(*words)
+    lines = [f"# {len(members)} runs, in {place.runs / specs[0].kind}"]
+    for each in members:
+        lines.append(f"{each.folder}  {' '.join(w for w in each.arguments if w not in shared)}")
+    if executor == "slurm":
+        array = ArrayFolder(place.runs / ARRAYS / "LAUNCH")
+        limit = slurm.array_limits()[0] if slurm.slurm_answers() else len(members)
+        sizes = _chunk_sizes(len(members), limit)
+        shares = _shares(sizes, parallel)
+        agent = MemberAgent(str(array.path), str(snapshot.path), "TOKEN")
+        parameters = _parameters(array, 0, specs[0], cluster, agent, sizes[0], shares[0])
+        lines.append(f"\n# {len(sizes)} array(s); the first one's sbatch script")
+        lines.append(script_text(array.chunk(0), parameters))
+    return "\n".join(lines)
+
+
+# ---- which members there are
+
+
+def name_members(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot) -> list[Member]:
+    """Return the members, each once; no two of them have one folder."""
+    members: dict[tuple[str, tuple[str, ...]], Member] = {}
+    taken: set[str] = set()
+    for spec in specs:
+        key = (spec.name, spec.arguments)
+        if key in members:
+            continue
+        folder = run_folder_of(spec, place, snapshot).path.name
+        while folder in taken:  # eight digits: among 10,000 members two agree once in a hundred
+            spec = replace(spec, name=f"{spec.name}.b")
+            folder = run_folder_of(spec, place, snapshot).path.name
+        taken.add(folder)
+        members[key] = Member(folder, spec.name, spec.arguments)
+    return list(members.values())
+
+
+def _plan(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot, executor: str) -> _Plan:
+    members = name_members(specs, place, snapshot)
+    kind = place.runs / specs[0].kind
+    there = set(os.listdir(kind)) if kind.is_dir() else set[str]()
+    queue = slurm.list_queue() if executor == "slurm" else []
+    ids = {job_id for job_id, _ in queue}
+    at_work = _queued_members(place.runs, queue) | _local_members(place.runs)
+    missing: list[Member] = []
+    live: dict[Path, str] = {}
+    done: list[Path] = []
+    for member in members:
+        path = kind / member.folder
+        if member.folder in there:
+            standing = find_standing(RunFolder(path), ids if executor == "slurm" else None)
+            if standing.state == "done":
+                done.append(path)
+                continue
+            if standing.state == "live":
+                live[path] = standing.job_id
+                continue
+            if standing.state == "idle" and standing.job_id == at_work.get(path):
+                missing.append(member)  # its job lingers, its end is written down
+                continue
+        if path in at_work:
+            live[path] = at_work[path]
+        else:
+            missing.append(member)
+    return _Plan(members, missing, live, done)
+
+
+def _queued_members(runs: Path, queue: Sequence[tuple[str, str]]) -> dict[Path, str]:
+    """Return the run folders, there or not, of the array members in the queue, and their jobs."""
+    found: dict[Path, str] = {}
+    indexes: dict[Path, tuple[dict[str, Any], list[Member]]] = {}
+    for job_id, comment in queue:
+        token = comment.removeprefix(_TAG)
+        _, underscore, task = job_id.partition("_")
+        if token == comment or not underscore or len(token) != 32:
+            continue
+        array, chunk = array_of_token(runs, token)
+        if array.path not in indexes:
+            if not array.index.exists():  # of another folder of runs
+                continue
+            indexes[array.path] = (array.read_shared(), array.read_members())
+        shared, members = indexes[array.path]
+        member = members[chunk * int(shared["chunk_size"]) + int(task)]
+        found[runs / shared["facts"]["kind"] / member.folder] = job_id
+    return found
+
+
+def _local_members(runs: Path) -> dict[Path, str]:
+    """Return the members that a live controller on this machine has yet to start, or runs."""
+    found: dict[Path, str] = {}
+    for path in (runs / ARRAYS).glob("*/controller.json"):
+        controller = read_json(path) or {}
+        pid = int(controller.get("pid", 0))
+        if not is_alive(pid, controller.get("process_start")):
+            continue
+        array = ArrayFolder(path.parent)
+        try:
+            kind = array.read_shared()["facts"]["kind"]
+            found |= {runs / kind / each.folder: str(pid) for each in array.read_members()}
+        except RunError:
+            continue
+    return found
+
+
+def _run_path(spec: JobSpec, place: Place, member: Member) -> Path:
+    return place.runs / spec.kind / member.folder
+
+
+# ---- configurations
+
+
+def check_members(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot) -> None:
+    """Have the program judge members that together show every value, up to `MAX_CHECKS` of them.
+
+    Raises:
+        ConfigError: with the program's words and the member's arguments.
+    """
+    if not place.check:
+        return
+    chosen = _covering([spec.arguments for spec in specs])
+    lines = [[*place.check, *specs[number].arguments[1:]] for number in chosen]
+    result = subprocess.run(
+        [sys.executable, "-m", "jobs.check_many", specs[0].module],
+        input=json.dumps(lines),
+        cwd=snapshot.path,
+        env={**os.environ, **code_first(str(snapshot.path)), HOME: str(place.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise ConfigError((result.stderr.strip() or result.stdout.strip()).strip())
+
+
+def _covering(members: Sequence[tuple[str, ...]]) -> list[int]:
+    """Return members in which every argument occurs; evenly spread where they are too many."""
+    seen: set[str] = set()
+    chosen: list[int] = []
+    for number, words in enumerate(members):
+        if number == 0 or not seen.issuperset(words):
+            chosen.append(number)
+            seen.update(words)
+    step = max(1, len(chosen) / MAX_CHECKS)
+    return [chosen[int(place * step)] for place in range(min(len(chosen), MAX_CHECKS))]
+
+
+# ---- Slurm
+
+
+def _limits(executor: str, count: int, parallel: int | None) -> tuple[int, int | None]:
+    """Return members per array and how many run at a time."""
+    if executor != "slurm":
+        return count, parallel or 1
+    size, jobs = slurm.array_limits()
+    if size < 2:
+        raise SubmitError(f"this Slurm has job arrays switched off (MaxArraySize={size})")
+    if count >= jobs:
+        raise SubmitError(
+            f"{count} members, and this Slurm holds {jobs} jobs in all (MaxJobCount): "
+            "launch the sweep in parts"
+        )
+    return size, parallel
+
+
+def _chunk_sizes(count: int, limit: int) -> list[int]:
+    """Return members per array; `limit` caps the index, so every array counts from 0."""
+    return [min(limit, count - start) for start in range(0, count, limit)]
+
+
+def _shares(sizes: Sequence[int], parallel: int | None) -> list[int | None]:
+    """Return how many members of each chunk may run at a time: `parallel` in all."""
+    if parallel is None:
+        return [None] * len(sizes)
+    lanes = min(parallel, len(sizes))
+    base, more = divmod(parallel, lanes)
+    return [base + (number % lanes < more) for number in range(len(sizes))]
+
+
+def _queue(
+    array: ArrayFolder,
+    spec: JobSpec,
+    cluster: Cluster,
+    snapshot: Snapshot,
+    sizes: Sequence[int],
+    parallel: int | None,
+) -> tuple[list[str], str]:
+    """Submit chunk after chunk; returns the jobs, and why the rest was refused.
+
+    Where fewer may run than there are chunks, a chunk waits for the one that far before it.
+
+    Raises:
+        SubmitError: if Slurm refuses the first.
+    """
+    jobs: list[str] = []
+    for number, (size, share) in enumerate(zip(sizes, _shares(sizes, parallel), strict=True)):
+        agent = MemberAgent(str(array.path), str(snapshot.path), array.token(number))
+        waits_for = number - parallel if parallel is not None else -1
+        dependency = f"afterany:{jobs[waits_for]}" if waits_for >= 0 else ""
+        parameters = _parameters(array, number, spec, cluster, agent, size, share)
+        if dependency:
+            parameters["dependency"] = dependency
+        try:
+            jobs.append(submit_batch(array.chunk(number), parameters, agent))
+        except SubmitError as error:
+            shutil.rmtree(array.chunk(number), ignore_errors=True)
+            if not jobs:
+                raise
+            return jobs, str(error)
+    return jobs, ""
+
+
+def _parameters(
+    array: ArrayFolder,
+    number: int,
+    spec: JobSpec,
+    cluster: Cluster,
+    agent: MemberAgent,
+    size: int,
+    share: int | None,
+) -> dict[str, Any]:
+    """Return submitit's parameters for one chunk."""
+    parameters = batch_parameters(spec, cluster, agent)
+    folder = array.chunk(number)
+    throttle = "" if share is None else f"%{min(share, size)}"
+    log = f"{folder}/%A_%a_0_log.out"
+    extra = {"array": f"0-{size - 1}{throttle}", "output": log}
+    parameters["additional_parameters"] = {**parameters["additional_parameters"], **extra}
+    parameters["srun_args"] = [*parameters["srun_args"], f"--output={folder}/%A_%a_%t_log.out"]
+    # submitit looks for a pickle per member; they are all the same one
+    pickle = "${SLURM_ARRAY_JOB_ID}_submitted.pkl"
+    name = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"
+    link = f'ln -sf "{pickle}" {shlex.quote(str(folder))}/"{name}"'
+    parameters["setup"] = [*parameters["setup"], link]
+    return parameters
+
+
+# ---- this machine
+
+
+def _run_locally(array: ArrayFolder, snapshot: Snapshot, executor: str, parallel: int) -> str:
+    """Run the members here; returns the process that sees to it."""
+    gpus = array.read_shared()["facts"]["spec"]["resources"]["gpus_per_node"]
+    there = visible_count(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if there is not None and there < parallel * gpus:
+        raise SubmitError(f"{parallel} members at a time need {parallel * gpus} GPUs, not {there}")
+    if executor == "debug":
+        run_members(array, executor, parallel)
+        return str(os.getpid())
+    log = array.path / "controller.log"
+    argv = [sys.executable, "-m", "jobs.local_array", str(array.path), str(parallel)]
+    with slurm.outside_any_job(code_first(str(snapshot.path))), log.open("ab") as output:
+        process = subprocess.Popen(
+            argv,
+            cwd=snapshot.path,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    facts = {"pid": process.pid, "process_start": process_start(process.pid)}
+    write_json_atomic(array.controller_json, facts)
+    return str(process.pid)
