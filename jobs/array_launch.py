@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +13,11 @@ from typing import Any
 
 from jobs import slurm
 from jobs.array import ARRAYS, ArrayFolder, Member, MemberAgent, array_of_token
+from jobs.check_many import judge
 from jobs.cluster import Cluster
-from jobs.environment import HOME, code_first
+from jobs.controller import controller_pid, start_controller
 from jobs.errors import ConfigError, RunError, SubmitError
 from jobs.local_array import run_members, visible_count
-from jobs.node import is_alive, process_start
 from jobs.provenance import write_provenance
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
@@ -131,8 +128,7 @@ def render_array(
     snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
     check_members(specs, place, snapshot)
     members = name_members(specs, place, snapshot)
-    words = [set(spec.arguments) for spec in specs]
-    shared = set.intersection(*words)
+    shared = set(specs[0].arguments).intersection(*(spec.arguments for spec in specs))
     lines = [f"# {len(members)} runs, in {place.runs / specs[0].kind}"]
     for each in members:
         lines.append(f"{each.folder}  {' '.join(w for w in each.arguments if w not in shared)}")
@@ -222,9 +218,8 @@ def _local_members(runs: Path) -> dict[Path, str]:
     """Return the members that a live controller on this machine has yet to start, or runs."""
     found: dict[Path, str] = {}
     for path in (runs / ARRAYS).glob("*/controller.json"):
-        controller = read_json(path) or {}
-        pid = int(controller.get("pid", 0))
-        if not is_alive(pid, controller.get("process_start")):
+        pid = controller_pid(read_json(path) or {})
+        if pid is None:
             continue
         array = ArrayFolder(path.parent)
         try:
@@ -252,17 +247,7 @@ def check_members(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot) ->
         return
     chosen = _covering([spec.arguments for spec in specs])
     lines = [[*place.check, *specs[number].arguments[1:]] for number in chosen]
-    result = subprocess.run(
-        [sys.executable, "-m", "jobs.check_many", specs[0].module],
-        input=json.dumps(lines),
-        cwd=snapshot.path,
-        env={**os.environ, **code_first(str(snapshot.path)), HOME: str(place.home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise ConfigError((result.stderr.strip() or result.stdout.strip()).strip())
+    judge(specs[0].module, lines, snapshot.path, place.home)
 
 
 def _covering(members: Sequence[tuple[str, ...]]) -> list[int]:
@@ -379,17 +364,7 @@ def _run_locally(array: ArrayFolder, snapshot: Snapshot, executor: str, parallel
     if executor == "debug":
         run_members(array, executor, parallel)
         return str(os.getpid())
-    log = array.path / "controller.log"
-    argv = [sys.executable, "-m", "jobs.local_array", str(array.path), str(parallel)]
-    with slurm.outside_any_job(code_first(str(snapshot.path))), log.open("ab") as output:
-        process = subprocess.Popen(
-            argv,
-            cwd=snapshot.path,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    facts = {"pid": process.pid, "process_start": process_start(process.pid)}
+    argv = ["jobs.local_array", str(array.path), str(parallel)]
+    facts = start_controller(argv, snapshot.path, array.path / "controller.log")
     write_json_atomic(array.controller_json, facts)
-    return str(process.pid)
+    return str(facts["pid"])
