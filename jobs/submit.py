@@ -153,7 +153,8 @@ def launch_copy(
         write_json_atomic(run.spec_json(token), spec.to_json())
         write_provenance(place.home, run.provenance, list(place.argv))
         dependency = chain.line_up(run, after)
-        run.write_state("waiting" if dependency else "queued", attempt=number, executor=executor)
+        state = "waiting" if dependency else "queued"
+        run.write_state(state, attempt=number, executor=executor)
         submission = Submission(snapshot, token, number, how, dependency)
         launched = _submit(run, spec, cluster, executor, submission)
     except SubmitError:
