@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jobs.array import ARRAYS, ArrayFolder, Member, MemberAgent, array_of_token
 from jobs.check_many import judge
 from jobs.cluster import Cluster
 from jobs.controller import controller_pid, start_controller
-from jobs.errors import ConfigError, RunError, SubmitError
+from jobs.errors import ConfigError, SubmitError
 from jobs.local_array import run_members, visible_count
 from jobs.provenance import write_provenance
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
@@ -28,7 +28,7 @@ from jobs.submit import (
     batch_parameters,
     check_request,
     run_facts,
-    run_folder_of,
+    run_name,
     script_text,
     submit_batch,
 )
@@ -44,31 +44,38 @@ class Launched:
     """What a launch of many runs came to.
 
     Attributes:
-        runs: folder of every member, in the order asked for, each once.
+        folder: of all their run folders.
+        plan: which members there are, in the order asked for, and which of them needed a job.
         queued: how many were submitted now.
-        live: folder -> the job that is at work on it already.
-        done: folders of members that need nothing.
         jobs: Slurm's array ids, or the local controller's process id.
+        array: what was written down of this launch; None if there was nothing to do.
         refusal: why the rest was not queued; empty if all was.
     """
 
-    runs: list[Path]
-    queued: int
-    live: dict[Path, str]
-    done: list[Path]
-    jobs: list[str]
+    folder: Path
+    plan: Plan
+    queued: int = 0
+    jobs: tuple[str, ...] = ()
     array: Path | None = None
     refusal: str = ""
 
+    @property
+    def runs(self) -> list[Path]:
+        """Every member's run folder, which it makes as it starts."""
+        return [self.folder / member.folder for member in self.plan.members]
+
 
 @dataclass(frozen=True)
-class _Plan:
-    """Which members there are and which of them need a job."""
+class Plan:
+    """Which members there are; `live` and `done` are names of folders, live ones with their job.
+
+    Names, not paths: ten thousand paths take longer to join than all the rest.
+    """
 
     members: list[Member]
     missing: list[Member]
-    live: dict[Path, str]
-    done: list[Path]
+    live: dict[str, str]
+    done: list[str]
 
 
 def launch_array(
@@ -98,9 +105,9 @@ def launch_array(
     snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
     check_members(specs, place, snapshot)
     plan = _plan(specs, place, snapshot, executor)
-    runs = [_run_path(specs[0], place, member) for member in plan.members]
+    launched = Launched(place.runs / specs[0].kind, plan)
     if not plan.missing:
-        return Launched(runs, 0, plan.live, plan.done, [])
+        return launched
     array = ArrayFolder(place.runs / ARRAYS / uuid.uuid4().hex[:28])
     limit, parallel = _limits(executor, len(plan.missing), parallel)
     facts = run_facts(specs[0], place, snapshot)
@@ -118,7 +125,7 @@ def launch_array(
     except SubmitError:
         shutil.rmtree(array.path, ignore_errors=True)
         raise
-    return Launched(runs, queued, plan.live, plan.done, jobs, array.path, refusal)
+    return replace(launched, queued=queued, jobs=tuple(jobs), array=array.path, refusal=refusal)
 
 
 def render_array(
@@ -127,7 +134,7 @@ def render_array(
     """Return what `launch_array` would do: the members, and the first chunk's batch script."""
     snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
     check_members(specs, place, snapshot)
-    members = name_members(specs, place, snapshot)
+    members = name_members(specs, snapshot)
     shared = set(specs[0].arguments).intersection(*(spec.arguments for spec in specs))
     lines = [f"# {len(members)} runs, in {place.runs / specs[0].kind}"]
     for each in members:
@@ -147,7 +154,7 @@ def render_array(
 # ---- which members there are
 
 
-def name_members(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot) -> list[Member]:
+def name_members(specs: Sequence[JobSpec], snapshot: Snapshot) -> list[Member]:
     """Return the members, each once; no two of them have one folder."""
     members: dict[tuple[str, tuple[str, ...]], Member] = {}
     taken: set[str] = set()
@@ -155,83 +162,73 @@ def name_members(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot) -> 
         key = (spec.name, spec.arguments)
         if key in members:
             continue
-        folder = run_folder_of(spec, place, snapshot).path.name
+        folder = run_name(spec, snapshot)
         while folder in taken:  # eight digits: among 10,000 members two agree once in a hundred
             spec = replace(spec, name=f"{spec.name}.b")
-            folder = run_folder_of(spec, place, snapshot).path.name
+            folder = run_name(spec, snapshot)
         taken.add(folder)
         members[key] = Member(folder, spec.name, spec.arguments)
     return list(members.values())
 
 
-def _plan(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot, executor: str) -> _Plan:
-    members = name_members(specs, place, snapshot)
-    kind = place.runs / specs[0].kind
-    there = set(os.listdir(kind)) if kind.is_dir() else set[str]()
-    queue = slurm.list_queue() if executor == "slurm" else []
-    ids = {job_id for job_id, _ in queue}
-    at_work = _queued_members(place.runs, queue) | _local_members(place.runs)
-    missing: list[Member] = []
-    live: dict[Path, str] = {}
-    done: list[Path] = []
+def _plan(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot, executor: str) -> Plan:
+    members = name_members(specs, snapshot)
+    kind = specs[0].kind
+    folder = place.runs / kind
+    there = set(os.listdir(folder)) if folder.is_dir() else set[str]()
+    queue = slurm.list_queue() if executor == "slurm" else None
+    at_work = _local_members(place.runs) | _queued_members(place.runs, queue or ())
+    ids = None if queue is None else {job_id for job_id, _ in queue}
+    plan = Plan(members, [], {}, [])
     for member in members:
-        path = kind / member.folder
+        job_id = at_work.get((kind, member.folder), "")
+        state = "live" if job_id else "fresh"
         if member.folder in there:
-            standing = find_standing(RunFolder(path), ids if executor == "slurm" else None)
-            if standing.state == "done":
-                done.append(path)
-                continue
-            if standing.state == "live":
-                live[path] = standing.job_id
-                continue
-            if standing.state == "idle" and standing.job_id == at_work.get(path):
-                missing.append(member)  # its job lingers, its end is written down
-                continue
-        if path in at_work:
-            live[path] = at_work[path]
+            standing = find_standing(RunFolder(folder / member.folder), ids)
+            # a job may linger whose run has its end written down
+            if standing.state != "idle" or standing.job_id == job_id:
+                state, job_id = standing.state, standing.job_id
+        if state == "live":
+            plan.live[member.folder] = job_id
+        elif state == "done":
+            plan.done.append(member.folder)
         else:
-            missing.append(member)
-    return _Plan(members, missing, live, done)
+            plan.missing.append(member)
+    return plan
 
 
-def _queued_members(runs: Path, queue: Sequence[tuple[str, str]]) -> dict[Path, str]:
-    """Return the run folders, there or not, of the array members in the queue, and their jobs."""
-    found: dict[Path, str] = {}
-    indexes: dict[Path, tuple[dict[str, Any], list[Member]]] = {}
+def _queued_members(runs: Path, queue: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return the (kind, folder) of the array members in the queue, and their jobs."""
+    found: dict[tuple[str, str], str] = {}
+    indexes: dict[str, tuple[dict[str, Any], list[Member]] | None] = {}
     for job_id, comment in queue:
         token = comment.removeprefix(_TAG)
         _, underscore, task = job_id.partition("_")
         if token == comment or not underscore or len(token) != 32:
             continue
         array, chunk = array_of_token(runs, token)
-        if array.path not in indexes:
-            if not array.index.exists():  # of another folder of runs
-                continue
-            indexes[array.path] = (array.read_shared(), array.read_members())
-        shared, members = indexes[array.path]
-        member = members[chunk * int(shared["chunk_size"]) + int(task)]
-        found[runs / shared["facts"]["kind"] / member.folder] = job_id
+        if array.path.name not in indexes:  # the runs may be in another folder
+            is_here = array.index.exists()
+            read = (array.read_shared(), array.read_members()) if is_here else None
+            indexes[array.path.name] = read
+        index = indexes[array.path.name]
+        if index is not None:
+            member = index[1][chunk * int(index[0]["chunk_size"]) + int(task)]
+            found[index[0]["facts"]["kind"], member.folder] = job_id
     return found
 
 
-def _local_members(runs: Path) -> dict[Path, str]:
+def _local_members(runs: Path) -> dict[tuple[str, str], str]:
     """Return the members that a live controller on this machine has yet to start, or runs."""
-    found: dict[Path, str] = {}
+    found: dict[tuple[str, str], str] = {}
     for path in (runs / ARRAYS).glob("*/controller.json"):
         pid = controller_pid(read_json(path) or {})
         if pid is None:
             continue
         array = ArrayFolder(path.parent)
-        try:
-            kind = array.read_shared()["facts"]["kind"]
-            found |= {runs / kind / each.folder: str(pid) for each in array.read_members()}
-        except RunError:
-            continue
+        kind = array.read_shared()["facts"]["kind"]
+        found |= {(kind, each.folder): str(pid) for each in array.read_members()}
     return found
-
-
-def _run_path(spec: JobSpec, place: Place, member: Member) -> Path:
-    return place.runs / spec.kind / member.folder
 
 
 # ---- configurations

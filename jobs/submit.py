@@ -196,8 +196,12 @@ def run_facts(
 
 def run_folder_of(spec: JobSpec, place: Place, snapshot: Snapshot) -> RunFolder:
     """Return the folder of a run: the same work on the same code has the same one."""
-    signature = spec.signature(snapshot.tree_hash)
-    return RunFolder(place.runs / spec.kind / f"{spec.name}-{signature}")
+    return RunFolder(place.runs / spec.kind / run_name(spec, snapshot))
+
+
+def run_name(spec: JobSpec, snapshot: Snapshot) -> str:
+    """Return the name of a run's folder."""
+    return f"{spec.name}-{spec.signature(snapshot.tree_hash)}"
 
 
 def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None:

@@ -58,11 +58,12 @@ def run_sweep(
 
 def report(launched: Launched, executor: str) -> int:
     """Print what the launch came to; returns the exit code."""
-    counts = {"queued": launched.queued, "at work": len(launched.live), "done": len(launched.done)}
-    left = len(launched.runs) - sum(counts.values())
+    plan = launched.plan
+    counts = {"queued": launched.queued, "at work": len(plan.live), "done": len(plan.done)}
+    left = len(plan.members) - sum(counts.values())
     words = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    print(f"{len(launched.runs)} runs: {words}" + (f", {left} not queued" if left else ""))
-    print(f"run folders {launched.runs[0].parent}")
+    print(f"{len(plan.members)} runs: {words}" + (f", {left} not queued" if left else ""))
+    print(f"run folders {launched.folder}")
     if launched.array is not None:
         print(f"members     {launched.array / 'index.jsonl'}")
     if launched.jobs and executor == "slurm":

@@ -53,7 +53,7 @@ def test_only_the_missing_members_of_120_are_resubmitted(
     assert (first.queued, len(first.jobs), len(first.runs)) == (120, 3, 120)
     assert slurm.job(int(first.jobs[0]))["ArrayTaskThrottle"] == "30"
     again = launch(tmp_path, specs)
-    assert (again.queued, len(again.live) + len(again.done)) == (0, 120)
+    assert (again.queued, len(again.plan.live) + len(again.plan.done)) == (0, 120)
     hanging = [first.runs[number] for number in HANGING]
     wait_states(hanging, lambda state: state == "running", 90.0)
     wait_for(lambda: all(starts_of(run) for run in hanging), 60.0, "their ranks")
@@ -64,16 +64,16 @@ def test_only_the_missing_members_of_120_are_resubmitted(
     assert {run for run in first.runs if state_of(run) != "done"} == unlucky
     (tmp_path / "runs" / "mended").touch()
     second = launch(tmp_path, specs)
-    assert (second.queued, len(second.done), second.live) == (7, 113, {})
+    assert (second.queued, len(second.plan.done), second.plan.live) == (7, 113, {})
     wait_states(first.runs, lambda state: state == "done", 60.0)
     assert {run for run in first.runs if starts_of(run) != [1]} == unlucky
     assert all(starts_of(run) == [1, 2] for run in unlucky)
     third = launch(tmp_path, specs)
-    assert (third.queued, len(third.done)) == (0, 120)
+    assert (third.queued, len(third.plan.done)) == (0, 120)
 
 
 def test_a_stopped_member_goes_on_alone(slurm: SlurmClient, tmp_path: Path) -> None:
-    specs = [toy_spec("steps=120", "step_sec=0.1", f"number={number}") for number in range(3)]
+    specs = [toy_spec("steps=50", "step_sec=0.1", f"number={number}") for number in range(3)]
     launched = launch(tmp_path, specs)
     # the last one to start has the array's own number as its raw job id
     chosen = launched.runs[2]

@@ -58,7 +58,7 @@ def test_the_last_stage_starts_once_after_the_true_end_of_a_twice_stopped_one(
 ) -> None:
     stages = (
         stage("first", "steps=3"),
-        stage("second", "need=${first.run}/result.json", "steps=80", "step_sec=0.1"),
+        stage("second", "need=${first.run}/result.json", "steps=40", "step_sec=0.1"),
         stage("third", "need=${second.run}/result.json"),
     )
     first, second, third = paths(launch(tmp_path, *stages))
