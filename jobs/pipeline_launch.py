@@ -270,6 +270,9 @@ def _row(stage: Mapping[str, Any], queue: set[str] | None, is_led: bool) -> Stag
     )
     if row.state in FINAL:
         return row
+    parents = [RunFolder(Path(path)) for path in stage["after"]]
+    if all(each.read_state().get("state") == "done" for each in parents):
+        row = replace(row, state="queued" if row.state == "waiting" else row.state)
     standing = find_standing(run, queue)
     if standing.state == "live":
         return replace(row, job_id=standing.job_id or row.job_id)
