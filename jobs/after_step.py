@@ -89,12 +89,12 @@ def _find_stop(ended: Concluding) -> Stop | None:
     return asked
 
 
-def main() -> int:
-    """Read the arguments and finish; a run that cannot be continued from here is stopped."""
+def main(run_dir: str, token: str, step_status: str) -> int:
+    """Finish; a run that cannot be continued from here is stopped."""
     for ignored in (signal.SIGTERM, signal.SIGUSR2):  # Slurm ends the job; a last word remains
         signal.signal(ignored, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s: %(message)s")
-    run, token, status = RunFolder(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+    run, status = RunFolder(Path(run_dir)), int(step_status)
     node = read_node_facts({**os.environ, "SUBMITIT_EXECUTOR": "slurm"})
     try:
         return finish(run, token, node, status)
@@ -122,4 +122,4 @@ def _stop_here(run: RunFolder, token: str, node: NodeFacts, words: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:4]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.attempt import TICK_SEC, AttemptOnNode, Work
+from jobs.chain import may_start
 from jobs.conclusion import Concluding, read_spec, reconcile
 from jobs.errors import RunError, SnapshotError
 from jobs.node import NodeFacts, read_node_facts
@@ -69,7 +70,13 @@ class NodeAgent:
                 home=str(facts["home"]),
                 token=self.token,
             )
+            if not may_start(run, node, self.token, signals):
+                return "waiting"
             return run_node(work, node, signals)
+
+    def last_words(self) -> list[str]:
+        """Return Python's arguments for what the batch shell runs after srun."""
+        return ["-m", "jobs.after_step", self.run_dir, self.token]
 
     def checkpoint(self) -> DelayedSubmission:
         """Continue after a stop signal that came before this agent listened.

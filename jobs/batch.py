@@ -10,7 +10,8 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobs import slurm
 from jobs.errors import SubmitError
@@ -27,7 +28,22 @@ LEDGER = ".ledger.jsonl"
 _NO_SUBMITIT_BUDGET = 1_000_000
 
 
-def batch_parameters(parameters: Mapping[str, Any], agent: NodeAgent) -> dict[str, Any]:
+class Submitted(Protocol):
+    """What a batch script needs to know of the callable that it starts."""
+
+    snapshot: str
+    token: str
+
+    def __call__(self) -> object:
+        """Run on one node."""
+        ...
+
+    def last_words(self) -> list[str]:
+        """Return Python's arguments for the batch shell after srun; the step's status follows."""
+        ...
+
+
+def batch_parameters(parameters: Mapping[str, Any], agent: Submitted) -> dict[str, Any]:
     """Return submitit's parameters for one submission.
 
     Args:
@@ -36,7 +52,7 @@ def batch_parameters(parameters: Mapping[str, Any], agent: NodeAgent) -> dict[st
     """
     snapshot = shlex.quote(agent.snapshot)
     python = shlex.quote(sys.executable)
-    finish = shlex.join(["-m", "jobs.after_step", agent.run_dir, agent.token])
+    finish = shlex.join(agent.last_words())
     setup: list[str] = [
         *(parameters.get("setup") or []),
         f'echo "{mark_line()}"',
@@ -57,10 +73,29 @@ def note_submission(run: RunFolder, token: str, executor: str, job_id: str | Non
 
 
 def submit_batch(run: RunFolder, parameters: Mapping[str, Any], agent: NodeAgent) -> str:
-    """Hand a job to Slurm and write down its id.
+    """Hand a run's job to Slurm and write down its id.
 
     Returns:
         The job's id.
+
+    Raises:
+        SubmitError: with Slurm's words if it refuses.
+    """
+    job_id = submit_script(run.submission, batch_parameters(parameters, agent), agent)
+    record_job(run, agent.token, job_id, "slurm")
+    return job_id
+
+
+def submit_script(folder: Path, parameters: Mapping[str, Any], agent: Submitted) -> str:
+    """Queue one batch job, or one array, that calls `agent` on each of its nodes.
+
+    Args:
+        folder: takes submitit's files: script, pickle, output, result.
+        parameters: of `batch_parameters`.
+        agent: pickled; its module must be in the snapshot.
+
+    Returns:
+        Slurm's job id; of an array the number before the `_`.
 
     Raises:
         SubmitError: with Slurm's words if it refuses.
@@ -70,12 +105,20 @@ def submit_batch(run: RunFolder, parameters: Mapping[str, Any], agent: NodeAgent
 
     try:
         with slurm.outside_any_job():
-            executor = submitit.SlurmExecutor(run.submission, max_num_timeout=_NO_SUBMITIT_BUDGET)
-            executor.update_parameters(**batch_parameters(parameters, agent))
-            job_id = executor.submit(agent).job_id
+            executor = submitit.SlurmExecutor(folder, max_num_timeout=_NO_SUBMITIT_BUDGET)
+            executor.update_parameters(**parameters)
+            return executor.submit(agent).job_id
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmitError(f"Slurm: {str(error).strip()}") from error
     except RuntimeError as error:  # submitit without srun on the PATH
         raise SubmitError(str(error)) from error
-    record_job(run, agent.token, job_id, "slurm")
-    return job_id
+
+
+def script_text(folder: Path, parameters: Mapping[str, Any]) -> str:
+    """Return a batch script as submitit writes it; needs no Slurm, unlike its executor."""
+    from submitit.slurm.slurm import _make_sbatch_string  # pyright: ignore[reportPrivateUsage]
+
+    submit = ["-u", "-m", "submitit.core._submit", str(folder)]
+    return _make_sbatch_string(
+        command=shlex.join([sys.executable, *submit]), folder=folder, **parameters
+    )

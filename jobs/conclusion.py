@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from jobs import slurm
 from jobs.blame import silent_nodes
 from jobs.budgets import make_budgets
+from jobs.chain import end_children
 from jobs.continuation import continue_run, decide
 from jobs.errors import RunError, SubmitError
 from jobs.job_log import failed_nodes, logged_cause, read_job_log
@@ -110,11 +111,12 @@ class Concluding:
         return stop, list(dict.fromkeys(blamed))
 
     def note(self, decision: Decision, stop: Stop | None, blamed: Sequence[str]) -> None:
-        """Write `outcome.json` and `state.json`."""
+        """Write `outcome.json` and `state.json`; end what waits for a run that ends without one."""
         budgets = make_budgets(read_spec(self.run, self.token).budgets)
         write_outcome(
             self.run, self.number, self.node, decision, stop=stop, blamed=blamed, budgets=budgets
         )
+        end_children(self.run)
 
     def _decide(self, stop: Stop | None, verdict: Verdict) -> Decision:
         budgets = make_budgets(read_spec(self.run, self.token).budgets)

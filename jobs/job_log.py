@@ -7,7 +7,6 @@ batch script marks where each begins.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -29,10 +28,13 @@ _TASK_KILLED = re.compile(r"^srun: error: (\S+): tasks? [\d,-]+: Killed", re.MUL
 # From here on Slurm itself kills.
 _ENDING = re.compile(r"Terminating StepId|CANCELLED AT|forcing job termination|Job step aborted")
 
+# In the batch script; the last member of an array has the array's own number as SLURM_JOB_ID.
+_JOB_ID = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+
 _TAIL = 1 << 20  # bytes; a run may have printed for weeks
 
 
-def mark_line(job_id: str = "$SLURM_JOB_ID", restart: str = "${SLURM_RESTART_COUNT:-0}") -> str:
+def mark_line(job_id: str = _JOB_ID, restart: str = "${SLURM_RESTART_COUNT:-0}") -> str:
     """Return the line with which the batch script begins an execution's part of the log."""
     return MARK.format(restart=restart, job_id=job_id)
 
@@ -71,9 +73,6 @@ def failed_nodes(text: str) -> list[str]:
 
 def _log(run: RunFolder, job_id: str) -> Path:
     """The log of the batch shell and of the first task, under submitit's name."""
-    member = os.environ.get("SLURM_ARRAY_TASK_ID")
-    if member is not None and os.environ.get("SLURM_JOB_ID") == job_id:
-        job_id = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{member}"
     return run.submission / f"{job_id}_0_log.out"
 
 

@@ -18,16 +18,25 @@ from jobs.standing import record_job
 _NO_LIMIT_MIN = 10 * 365 * 24 * 60
 
 
-def start(run_dir: str, snapshot: str, token: str, num_gpus: int) -> str:
-    """Start the agent under submitit's controller and return the controller's process id."""
+def start(run_dir: str, snapshot: str, token: str, num_gpus: int, slot: int = 0) -> str:
+    """Start the agent under submitit's controller and return the controller's process id.
+
+    Args:
+        run_dir: the run folder.
+        snapshot: the code.
+        token: of the submission.
+        num_gpus: that the run takes.
+        slot: which of several runs side by side this is; each has GPUs of its own.
+    """
     import submitit  # heavy, and only where something is submitted
 
     run = RunFolder(Path(run_dir))
+    listed = visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), (slot + 1) * num_gpus)
     executor = submitit.LocalExecutor(run.submission)
     executor.update_parameters(
         timeout_min=_NO_LIMIT_MIN,
         gpus_per_node=num_gpus,
-        visible_gpus=visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), num_gpus),
+        visible_gpus=listed[slot * num_gpus :],
         stderr_to_stdout=True,
     )
     job = executor.submit(NodeAgent(run_dir, snapshot, token))

@@ -18,7 +18,8 @@ class NodeFacts:
         count: nodes of the job.
         name: as the scheduler calls it.
         executor: slurm, local or debug.
-        job_id: of the scheduler; the controller's process id locally.
+        job_id: of the scheduler, `<array>_<i>` for an array's member; the controller's process id
+            locally.
         restart: how often the scheduler has restarted the job.
         node_list: Slurm's compressed list of the job's nodes; empty elsewhere.
     """
@@ -45,10 +46,20 @@ def read_node_facts(environ: Mapping[str, str]) -> NodeFacts:
         count=int(environ.get("SLURM_JOB_NUM_NODES", "1")),
         name=environ.get("SLURMD_NODENAME", socket.gethostname()),
         executor="slurm",
-        job_id=environ["SLURM_JOB_ID"],
+        job_id=slurm_job_id(environ),
         restart=int(environ.get("SLURM_RESTART_COUNT", "0")),
         node_list=environ.get("SLURM_JOB_NODELIST", ""),
     )
+
+
+def slurm_job_id(environ: Mapping[str, str]) -> str:
+    """Return the id that means this job and no other.
+
+    The last member of an array to start gets the array's own number as its SLURM_JOB_ID: to cancel
+    or requeue that would hit every member.
+    """
+    array, member = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{member}" if array and member else environ["SLURM_JOB_ID"]
 
 
 def process_start(pid: int) -> int | None:

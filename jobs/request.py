@@ -18,6 +18,7 @@ from jobs.run_folder import RunFolder
 from jobs.settings import Settings, load_settings
 from jobs.spec import JobSpec, Resources
 from jobs.submit import Launched, Place, launch, render
+from jobs.sweep_request import run_sweep
 
 # Flags that are fields of `Resources`.
 _RESOURCES = {
@@ -77,6 +78,8 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         argv=tuple(sys.argv),
         check=("check", *arguments),
     )
+    if flags.get("sweep") or flags.get("sweep_file"):
+        return run_sweep(spec, cluster, place, executor, flags)
     if flags.get("dry_run"):
         place = replace(place, check=("check", "--no-files", *arguments))
         print(render(spec, cluster, place, executor))

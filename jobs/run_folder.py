@@ -12,6 +12,7 @@ A run folder is the contract between jobs and what it runs: both sides spell the
     attempts/<n>/stacks/<rank>.txt              where each rank stood when one of them hung
     submission/<token>.json                     what the scheduler calls a submission; .spec.json,
                                                 what it runs; .sbatch.json, how it is submitted
+    children/<kind>.<name>.json                 a run that waits for this one
 
 Files are written beside and renamed, or linked where exactly one writer may win, so a reader sees
 a whole file or none. Readers get None for a missing or broken file.
@@ -192,6 +193,7 @@ class RunFolder:
         self.attempts = path / "attempts"
         self.provenance = path / "provenance"
         self.submission = path / "submission"
+        self.children = path / "children"
 
     def job_json(self, token: str) -> Path:
         """What the scheduler calls the submission with this token."""
@@ -268,7 +270,7 @@ class RunFolder:
         """Replace `state.json`.
 
         Args:
-            state: queued, running, stopped, done, failed or cancelled.
+            state: waiting (for other runs), queued, running, stopped, done, failed or cancelled.
             facts: attempt, job_id, executor, cause, reason: what explains the state.
         """
         now = {"state": state, "step": self.last_commit_step(), "updated": time.time()}

@@ -232,3 +232,32 @@ def failed_nodes(names: Sequence[str]) -> list[str]:
         return []
     states = dict(line.split("|") for line in lines)
     return sorted(name for name, state in states.items() if "*" in state or "down" in state)
+
+
+def set_dependency(job_id: str, dependency: str) -> None:
+    """Have a queued job wait for others; `dependency` as sbatch takes it."""
+    _ask(["scontrol", "update", f"JobId={job_id}", f"Dependency={dependency}"])
+
+
+def list_queue() -> list[tuple[str, str]]:
+    """Return (job id, comment) of each job of ours in the queue, an array's members one by one."""
+    argv = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%k"]
+    pairs = [line.strip().partition("|") for line in _ask(argv).splitlines()]
+    return [(job_id, comment.strip()) for job_id, _, comment in pairs]
+
+
+def array_limits() -> tuple[int, int]:
+    """Return how many members one array may have, and how many jobs the site holds at all.
+
+    Raises:
+        SubmitError: if Slurm does not say.
+    """
+    text = _ask(["scontrol", "show", "config"])
+    found = {
+        name: int(match[1])
+        for name in ("MaxArraySize", "MaxJobCount")
+        if (match := re.search(rf"^{name}\s*=\s*(\d+)", text, re.MULTILINE))
+    }
+    if len(found) != 2:
+        raise SubmitError("scontrol show config names no MaxArraySize and MaxJobCount")
+    return found["MaxArraySize"], found["MaxJobCount"]

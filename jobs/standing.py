@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +46,13 @@ def comment_tag(token: str) -> str:
     return f"egovl-{token}"
 
 
-def find_standing(run: RunFolder) -> Standing:
-    """Look at the newest claim of a run, and at the job or process behind it."""
+def find_standing(run: RunFolder, queue: Container[str] | None = None) -> Standing:
+    """Look at the newest claim of a run, and at the job or process behind it.
+
+    Args:
+        run: the run.
+        queue: ids of all jobs in Slurm's queue, where the caller has asked for them already.
+    """
     latest = run.latest_attempt()
     if latest == 0:
         return Standing("fresh")
@@ -60,7 +66,10 @@ def find_standing(run: RunFolder) -> Standing:
     job_id, executor = str(job["job_id"]), str(job["executor"])
     if state.get("state") in FINAL and state.get("job_id") == job_id:
         return Standing("idle", f"ended as {state['state']}", job_id, executor)
-    is_live = _is_job_live(job_id) if executor == "slurm" else _is_process_live(run, latest, job)
+    if executor != "slurm":
+        is_live = _is_process_live(run, latest, job)
+    else:
+        is_live = _is_job_live(job_id) if queue is None else job_id in queue
     if is_live:
         where = f"job {job_id}" if executor == "slurm" else f"process {job_id} on {job['host']}"
         return Standing("live", f"{run.path} is at work as {where}", job_id, executor)

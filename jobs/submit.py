@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import slurm
+from jobs import chain, slurm
 from jobs.agent import NodeAgent
-from jobs.batch import batch_parameters, note_submission, submit_batch
+from jobs.batch import batch_parameters, note_submission, script_text, submit_batch
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
 from jobs.environment import HOME, code_first
@@ -89,15 +89,49 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
         JobsError: if the code cannot be copied, the configuration is wrong, or Slurm refuses; no
             new run folder is left.
     """
+    check_request(spec, executor)
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    check_configuration(spec, place, snapshot)
+    return launch_copy(spec, cluster, place, executor, snapshot)
+
+
+def check_request(spec: JobSpec, executor: str) -> None:
+    """Make sure that the executor can have what is asked for, before anything is written.
+
+    Raises:
+        SubmitError: with what there is.
+    """
     if executor == "slurm" and spec.resources.partition:
         slurm.check_partition(spec.resources.partition)
     if executor != "slurm" and spec.resources.nodes != 1:
         raise SubmitError(f"the {executor} executor has one node, {spec.resources.nodes} asked for")
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
-    check_configuration(spec, place, snapshot)
+
+
+def launch_copy(
+    spec: JobSpec,
+    cluster: Cluster,
+    place: Place,
+    executor: str,
+    snapshot: Snapshot,
+    after: Sequence[RunFolder] = (),
+) -> Launched:
+    """Launch from a code copy that was taken before, its configuration checked.
+
+    Args:
+        spec: what to run; with the code it names the run.
+        cluster: the profile.
+        place: where.
+        executor: slurm, local or debug.
+        snapshot: the code.
+        after: runs that have to be done before this one starts.
+
+    Raises:
+        SubmitError: if Slurm refuses; no new run folder is left.
+    """
     run = run_folder_of(spec, place, snapshot)
     token = uuid.uuid4().hex
-    number, standing = _take_run(run, spec, place, snapshot, token)
+    facts = run_facts(spec, place, snapshot, after)
+    number, standing = _take_run(run, facts, token)
     if number is None:
         return Launched(
             run.path, standing.job_id, standing.executor, standing.state, standing.message
@@ -107,27 +141,57 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
     try:
         write_json_atomic(run.spec_json(token), spec.to_json())
         write_provenance(place.home, run.provenance, list(place.argv))
-        run.write_state("queued", attempt=number, executor=executor)
-        return _submit(run, spec, cluster, executor, Submission(snapshot, token, number, how))
+        dependency = chain.line_up(run, after)
+        state = "waiting" if dependency else "queued"
+        run.write_state(state, attempt=number, executor=executor)
+        submission = Submission(snapshot, token, number, how, dependency)
+        launched = _submit(run, spec, cluster, executor, submission)
     except SubmitError:
         _forget(run, number, token, before)
         raise
+    if executor == "slurm":
+        chain.follow_up(run, launched.job_id, dependency)
+    return launched
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What one submission adds to the run: code, token, first attempt."""
+    """What one submission adds to the run: code, token, first attempt, Slurm's dependency."""
 
     snapshot: Snapshot
     token: str
     number: int
     how: str
+    dependency: str = ""
+
+
+def run_facts(
+    spec: JobSpec, place: Place, snapshot: Snapshot, after: Sequence[RunFolder] = ()
+) -> dict[str, Any]:
+    """Return what `run.json` says of a run for all its life."""
+    return {
+        "schema": SCHEMA,
+        "kind": spec.kind,
+        "name": spec.name,
+        "spec": spec.to_json(),
+        "snapshot": str(snapshot.path),
+        "snapshot_hash": snapshot.tree_hash,
+        "home": str(place.home),
+        "argv": mask_arguments(place.argv),
+        "parents": [str(each.path) for each in after],
+        "resume_via": spec.resume_via,
+        "created": time.time(),
+    }
 
 
 def run_folder_of(spec: JobSpec, place: Place, snapshot: Snapshot) -> RunFolder:
     """Return the folder of a run: the same work on the same code has the same one."""
-    signature = spec.signature(snapshot.tree_hash)
-    return RunFolder(place.runs / spec.kind / f"{spec.name}-{signature}")
+    return RunFolder(place.runs / spec.kind / run_name(spec, snapshot))
+
+
+def run_name(spec: JobSpec, snapshot: Snapshot) -> str:
+    """Return the name of a run's folder."""
+    return f"{spec.name}-{spec.signature(snapshot.tree_hash)}"
 
 
 def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None:
@@ -150,26 +214,12 @@ def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None
         raise ConfigError((result.stderr.strip() or result.stdout.strip()).strip())
 
 
-def _take_run(
-    run: RunFolder, spec: JobSpec, place: Place, snapshot: Snapshot, token: str
-) -> tuple[int | None, Standing]:
+def _take_run(run: RunFolder, facts: Mapping[str, Any], token: str) -> tuple[int | None, Standing]:
     """Claim the next attempt; None if the run is done or somebody is at work on it."""
     while True:
         standing = find_standing(run)
         if standing.state in ("done", "live"):
             return None, standing
-        facts = {
-            "schema": SCHEMA,
-            "kind": spec.kind,
-            "name": spec.name,
-            "spec": spec.to_json(),
-            "snapshot": str(snapshot.path),
-            "snapshot_hash": snapshot.tree_hash,
-            "home": str(place.home),
-            "argv": mask_arguments(place.argv),
-            "resume_via": spec.resume_via,
-            "created": time.time(),
-        }
         create_json(run.run_json, facts)
         conclude_lost(run)
         number = run.latest_attempt() + 1
@@ -200,6 +250,8 @@ def _submit(
     if executor == "slurm":
         parameters = slurm_parameters(spec, cluster)
         write_json_atomic(run.sbatch_json(facts.token), parameters)
+        if facts.dependency:  # of this submission only: its successors wait for the job before
+            parameters["dependency"] = facts.dependency
         job_id = submit_batch(run, without_nodes(parameters, next_exclusions(run)), agent)
     else:
         job_id = _start_locally(run, spec, agent)
@@ -269,10 +321,6 @@ def render(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> str:
 
 
 def sbatch_text(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> str:
-    """Return the batch script as submitit writes it; needs no Slurm, unlike its executor."""
-    from submitit.slurm.slurm import _make_sbatch_string  # pyright: ignore[reportPrivateUsage]
-
-    folder = shlex.quote(str(run.submission))
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {folder}"
+    """Return the batch script of a run as submitit writes it."""
     parameters = batch_parameters(slurm_parameters(spec, cluster), agent)
-    return _make_sbatch_string(command=command, folder=run.submission, **parameters)
+    return script_text(run.submission, parameters)

@@ -19,6 +19,7 @@ from typing import Any
 
 from jobs import slurm
 from jobs.batch import note_submission, submit_batch
+from jobs.chain import repoint
 from jobs.errors import RunError, SubmitError
 from jobs.outcome import next_exclusions
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
@@ -93,6 +94,7 @@ def submit_successor(run: RunFolder, token: str, snapshot: str, after: str) -> s
                 raise
             logger.warning("job %s is in the queue although sbatch failed: %s", job_id, error)
     note_submission(run, token, "slurm", job_id)
+    repoint(run, job_id)
     return job_id
 
 

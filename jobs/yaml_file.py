@@ -50,6 +50,19 @@ def as_mapping(value: Any, where: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def as_list(value: Any, where: str) -> list[Any]:
+    """Return a list, empty if not set.
+
+    Raises:
+        ConfigError: if it is something else; `where` leads the message.
+    """
+    if is_empty(value):
+        return []
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: expected a list, found {value!r}")
+    return cast("list[Any]", value)
+
+
 def as_text(value: Any) -> str | None:
     """Return a text, None if not set.
 

@@ -66,6 +66,11 @@ def make_parser(description: str, recipe: str) -> argparse.ArgumentParser:
     add("--exclude", metavar="NODES", help="nodes not to use, with commas")
     add("--resume-via", choices=RESUME_VIA, help="how a stopped job goes on (default: auto)")
     add("--executor", choices=EXECUTORS, help="auto: Slurm where one answers, else this machine")
+    group = parser.add_argument_group("many runs", "each a run of its own, queued as one job array")
+    add = group.add_argument
+    add("--sweep", action="append", metavar="KEY=VALUES", help="optim.lr=1e-5,3e-5 or seed=0..4")
+    add("--sweep-file", metavar="FILE", help="yaml with grid:, list: or random: (jobs/sweep.py)")
+    add("--parallel", type=int, metavar="N", help="how many may run at a time")
     group = parser.add_argument_group("what to do")
     add = group.add_argument
     add("--dry-run", action="store_true", help="print the sbatch script and command, run nothing")

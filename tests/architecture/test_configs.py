@@ -17,7 +17,7 @@ SETTINGS = {"paths.yaml", "defaults.yaml"}
 RECIPES = [
     path
     for path in sorted(CONFIGS.rglob("*.yaml"))
-    if path.parent.name != "clusters" and path.name not in SETTINGS
+    if path.parent.name not in ("clusters", "pipelines") and path.name not in SETTINGS
 ]
 
 
@@ -61,6 +61,15 @@ def test_every_cluster_profile_loads() -> None:
     assert profiles
     for path in profiles:
         assert load_cluster(CONFIGS, path.stem).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "pipelines").glob("*.yaml")), ids=str)
+def test_every_pipeline_loads_and_so_do_its_recipes(path: Path, tmp_path: Path) -> None:
+    from jobs.pipeline import load_pipeline, stand_in_references
+
+    for stage in load_pipeline(path).stages:
+        words = [stand_in_references(word, tmp_path) for word in stage.overrides]
+        load_recipe(ROOT / stage.config, words)
 
 
 def test_the_default_recipes_exist() -> None:

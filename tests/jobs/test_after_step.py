@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -66,11 +65,10 @@ def test_run_that_a_newer_launch_has_is_left_alone(run: RunFolder) -> None:
 
 def main_in(run: RunFolder, monkeypatch: pytest.MonkeyPatch, job_id: str = "7") -> int:
     handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR2)}
-    monkeypatch.setattr(sys, "argv", ["after_step", str(run.path), "t", "143"])
     monkeypatch.setenv("SLURM_JOB_ID", job_id)
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     try:
-        return main()
+        return main(str(run.path), "t", "143")
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)

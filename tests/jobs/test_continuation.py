@@ -54,8 +54,16 @@ def test_what_follows_an_attempt_depends_on_its_cause(
 ) -> None:
     run = RunFolder(tmp_path)
     run.claim_attempt(1, "t", 0)
-    decision = decide(run, 1, Stop(reason) if reason else None, verdict)
+    stop = Stop(reason, exclude=("node1",) if reason == "preflight" else ()) if reason else None
+    decision = decide(run, 1, stop, verdict)
     assert (decision.state, decision.cause, decision.goes_on) == (state, cause, goes_on)
+
+
+def test_preflight_that_no_node_passes_ends_the_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.claim_attempt(1, "t", 0)
+    decision = decide(run, 1, Stop("preflight", detail="no space on any node"), OPEN)
+    assert (decision.state, decision.reason) == ("failed", "no space on any node")
 
 
 def test_spent_budget_ends_the_run_with_cause_and_last_words(tmp_path: Path) -> None:
