@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -45,7 +45,7 @@ def _said(result: subprocess.CompletedProcess[str]) -> str:
 
 def slurm_answers() -> bool:
     """Return whether a Slurm controller answers from this machine."""
-    if shutil.which("sbatch") is None:
+    if not is_installed():
         return False
     try:
         return _run(["sinfo", "--noheader", "--format=%P"], timeout_sec=10).returncode == 0
@@ -94,12 +94,8 @@ def parse_time(text: str | None) -> float | None:
 
 
 def find_by_comment(comment: str) -> str | None:
-    """Return the id of the queued or running job with this comment."""
-    for line in _ask(["squeue", "--noheader", "--all", "--format=%i|%k"]).splitlines():
-        job_id, _, found = line.partition("|")
-        if found.strip() == comment:
-            return job_id.strip()
-    return None
+    """Return the id of the job with this comment."""
+    return find_by_comments([comment]).get(comment)
 
 
 def requeue(job_id: str) -> None:
@@ -159,3 +155,59 @@ def outside_any_job(environ: Mapping[str, str] | None = None) -> Generator[None]
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def is_installed() -> bool:
+    """Return whether this machine has Slurm's commands; its controller may still be away."""
+    return shutil.which("sbatch") is not None
+
+
+def find_by_comments(comments: Iterable[str]) -> dict[str, str]:
+    """Return comment -> job id (an array's own) of those that Slurm knows, in one question.
+
+    Jobs that ended some minutes ago count: Slurm forgets them after `MinJobAge`.
+
+    Raises:
+        SubmitError: if Slurm does not answer.
+    """
+    wanted = set(comments)
+    found: dict[str, str] = {}
+    text = _ask(["squeue", "--noheader", "--all", "--states=all", "--format=%F|%T|%k"])
+    for line in text.splitlines():
+        job_id, state, comment = (part.strip() for part in line.split("|", 2))
+        if comment in wanted and (comment not in found or state in ("PENDING", "RUNNING")):
+            found[comment] = job_id
+    return found
+
+
+def ask_configuration() -> Callable[[], dict[str, str]]:
+    """Ask for the controller's configuration; the returned function waits for the answer.
+
+    It raises `SubmitError` if Slurm is not there or does not answer.
+    """
+    argv = ["scontrol", "show", "config"]
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+    except FileNotFoundError:
+        return lambda: parse_configuration(_ask(argv))
+
+    def wait() -> dict[str, str]:
+        try:
+            output, message = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise SubmitError("scontrol show config: no answer in 30 s") from error
+        if process.returncode != 0:
+            raise SubmitError(f"scontrol show config: {message.strip()}")
+        return parse_configuration(output)
+
+    return wait
+
+
+def parse_configuration(text: str) -> dict[str, str]:
+    """Return the `Key = value` lines of `scontrol show config`."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}

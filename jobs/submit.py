@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,18 @@ from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
 from jobs.environment import HOME, code_first
 from jobs.errors import ConfigError, SubmitError
+from jobs.ledger import Ledger, comment_tag, record_job
 from jobs.node import NodeFacts
-from jobs.provenance import mask_arguments, write_provenance
+from jobs.provenance import Provenance, mask_arguments
 from jobs.rendezvous import Rendezvous
-from jobs.run_folder import RunFolder, append_line, create_json, read_json, write_json_atomic
-from jobs.snapshot import Snapshot, take_snapshot
+from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
+from jobs.snapshot import Snapshot, SnapshotRules, take_snapshot
 from jobs.spec import JobSpec
-from jobs.standing import Standing, comment_tag, find_standing, record_job
+from jobs.standing import Standing, find_standing
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-LEDGER = ".ledger.jsonl"
 
 # submitit counts timeouts by a guess and gives up after this many; the budgets are ours.
 _NO_SUBMITIT_BUDGET = 1_000_000
@@ -49,6 +49,7 @@ class Place:
         snapshots: folder of all code copies.
         argv: the launcher's command line, for provenance.
         check: arguments after `-m <module>` that judge the configuration; empty for none.
+        rules: what the code copy holds beside what git would.
     """
 
     home: Path
@@ -56,6 +57,7 @@ class Place:
     snapshots: Path
     argv: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
+    rules: SnapshotRules = field(default_factory=SnapshotRules)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
         slurm.check_partition(spec.resources.partition)
     if executor != "slurm" and spec.resources.nodes != 1:
         raise SubmitError(f"the {executor} executor has one node, {spec.resources.nodes} asked for")
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
+    provenance = Provenance(place.home, snapshot.repositories, ask_slurm=executor == "slurm")
     check_configuration(spec, place, snapshot)
     run = run_folder_of(spec, place, snapshot)
     token = uuid.uuid4().hex
@@ -106,7 +109,7 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
     before = run.read_state()
     try:
         write_json_atomic(run.spec_json(token), spec.to_json())
-        write_provenance(place.home, run.provenance, list(place.argv))
+        provenance.write(run.provenance, place.argv)
         run.write_state("queued", attempt=number, executor=executor)
         return _submit(run, spec, cluster, executor, Submission(snapshot, token, number, how))
     except SubmitError:
@@ -189,9 +192,8 @@ def _submit(
     run: RunFolder, spec: JobSpec, cluster: Cluster, executor: str, facts: Submission
 ) -> Launched:
     agent = NodeAgent(str(run.path), str(facts.snapshot.path), facts.token)
-    ledger = run.path.parent.parent / LEDGER
-    line = {"tag": comment_tag(facts.token), "run": str(run.path), "executor": executor}
-    append_line(ledger, {**line, "event": "submitting", "time": time.time()})
+    ledger = Ledger(run.path.parent.parent)
+    ledger.submitting(run, facts.token, executor)
     if executor == "debug":
         record_job(run, facts.token, str(os.getpid()), executor)
         state = _run_here(agent, run)
@@ -201,7 +203,7 @@ def _submit(
         record_job(run, facts.token, job_id, executor)
     else:
         job_id = _start_locally(run, spec, agent)
-    append_line(ledger, {**line, "event": "submitted", "job_id": job_id, "time": time.time()})
+    ledger.submitted(run, facts.token, executor, job_id)
     return Launched(run.path, job_id, executor, "queued", facts.how)
 
 
@@ -270,7 +272,7 @@ def _run_here(agent: NodeAgent, run: RunFolder) -> str:
 
 def render(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> str:
     """Return what a launch would run: the sbatch script and node 0's torchrun command."""
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
     check_configuration(spec, place, snapshot)
     run = run_folder_of(spec, place, snapshot)
     agent = NodeAgent(str(run.path), str(snapshot.path), "TOKEN")

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from jobs.file_list import scan_files
 from jobs.provenance import (
     MASK,
+    Provenance,
     find_packages,
     mask_arguments,
     mask_environment,
-    write_provenance,
 )
 from tests.jobs.test_snapshot import git, write
+
+
+def write_provenance(root: Path, folder: Path, argv: list[str]) -> None:
+    Provenance(root, scan_files(root).repositories).write(folder, argv)
 
 
 def read(folder: Path) -> dict[str, object]:
@@ -36,7 +41,7 @@ def test_provenance_names_commit_branch_changes_and_command(tmp_path: Path) -> N
     write(root / "code.py", "after\n")
     write(root / "new.py")
     write(root / "noise.log")
-    write_provenance(root, tmp_path / "p", ["pretrain.py", "--nodes", "4"], "slurm 22.05.8")
+    write_provenance(root, tmp_path / "p", ["pretrain.py", "--nodes", "4"])
     facts = read(tmp_path / "p")
     assert facts["git"] == {
         "sha": git(root, "rev-parse", "HEAD").strip(),
@@ -45,7 +50,7 @@ def test_provenance_names_commit_branch_changes_and_command(tmp_path: Path) -> N
         "dirty": True,
     }
     assert facts["argv"] == ["pretrain.py", "--nodes", "4"]
-    assert facts["slurm"] == "slurm 22.05.8"
+    assert facts["slurm"] is None
     assert facts["python"] == sys.version.split()[0]
     patch = (tmp_path / "p/diff.patch").read_text()
     assert "-before" in patch and "+after" in patch
