@@ -19,7 +19,7 @@ from typing import Any
 
 from jobs import slurm
 from jobs.errors import SubmitError
-from jobs.file_list import Repository
+from jobs.file_list import Repository, scan_files
 from jobs.patch import Changes, Inspection
 
 MASK = "(masked)"
@@ -104,6 +104,11 @@ class Provenance:
         except SubmitError as error:
             return {"error": str(error)}
         return {key: found[key] for key in _SLURM_KEYS if key in found}
+
+
+def write_provenance(source: Path, folder: Path, argv: Sequence[str]) -> None:
+    """Write the provenance of a tree that is looked at only now; Slurm is not asked."""
+    Provenance(source, scan_files(source).repositories).write(folder, argv)
 
 
 def _git_facts(changes: Changes) -> dict[str, str]:

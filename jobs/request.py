@@ -15,8 +15,10 @@ from jobs.errors import ConfigError, JobsError
 from jobs.follow import follow
 from jobs.run_folder import RunFolder
 from jobs.settings import Settings, load_settings
+from jobs.snapshot_rules import with_patterns
 from jobs.spec import JobSpec, Resources
 from jobs.submit import Launched, Place, launch, render
+from jobs.submitter import warm_up
 
 # Flags that are fields of `Resources`.
 _RESOURCES = {
@@ -57,6 +59,8 @@ def run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -
 
 def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -> int:
     configs = home / "configs"
+    if flags.get("executor") in (None, "auto", "slurm") and not flags.get("dry_run"):
+        warm_up()
     settings = load_settings(configs)
     executor, cluster = choose_executor(configs, settings, flags)
     recipe = recipe_path(home, flags.get("config") or settings.recipe(kind))
@@ -73,6 +77,7 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         snapshots=settings.snapshots,
         argv=tuple(sys.argv),
         check=("check", *arguments),
+        rules=with_patterns(settings.snapshot, flags.get("include") or ()),
     )
     if flags.get("dry_run"):
         place = replace(place, check=("check", "--no-files", *arguments))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import ConfigError, unknown_name
+from jobs.snapshot_rules import SnapshotRules, read_snapshot_rules
 from jobs.yaml_file import as_mapping, as_text, read_yaml, refuse_unknown
 
 
@@ -19,12 +20,14 @@ class Settings:
         runs: folder of the runs; a relative one starts at the project's root.
         snapshots: folder of the code copies, on a disk that the nodes see.
         recipes: kind of run -> yaml of the recipe.
+        snapshot: what a code copy holds beside what git would, and how large it may be.
     """
 
     cluster: str = "auto"
     runs: Path = Path("runs")
     snapshots: Path = Path("runs/.snapshots")
     recipes: Mapping[str, str] = field(default_factory=dict[str, str])
+    snapshot: SnapshotRules = field(default_factory=SnapshotRules)
 
     def recipe(self, kind: str) -> str:
         """Return the recipe for a kind of run.
@@ -46,7 +49,7 @@ def load_settings(configs: Path) -> Settings:
     """
     path = configs / "defaults.yaml"
     values = read_yaml(path)
-    refuse_unknown(values, ("cluster", "runs", "snapshots", "recipes"), str(path))
+    refuse_unknown(values, ("cluster", "runs", "snapshots", "recipes", "snapshot"), str(path))
     home = configs.resolve().parent
     runs = home / Path(as_text(values.get("runs")) or "runs").expanduser()
     snapshots = as_text(values.get("snapshots"))
@@ -56,4 +59,5 @@ def load_settings(configs: Path) -> Settings:
         runs=runs,
         snapshots=home / Path(snapshots).expanduser() if snapshots else runs / ".snapshots",
         recipes={kind: str(recipe) for kind, recipe in recipes.items()},
+        snapshot=read_snapshot_rules(values.get("snapshot"), f"{path}: snapshot"),
     )

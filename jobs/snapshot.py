@@ -4,7 +4,8 @@
 folder's name: one `mode hash path` record per file, sorted, each ended by a zero byte. The same
 content is stored once; a folder appears whole, by rename. Unchanged files become hard links to the
 previous snapshot. Nothing in the source tree or its git repository is written.
-`<store>/.used/` says who took which snapshot when, so that `jobs.garbage` removes none in use.
+`<store>/.used/` says when which snapshot was taken and `.users` whose runs refer to the store, so
+that `jobs.garbage` removes none in use.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from jobs.errors import SnapshotError
 from jobs.file_list import Repository, scan_files
 from jobs.links import warn_of_links
+from jobs.snapshot_rules import SnapshotRules
 from jobs.stat_cache import (
     StatCache,
     file_system_time_ns,
@@ -34,26 +36,11 @@ from jobs.stat_cache import (
 logger = logging.getLogger(__name__)
 
 MANIFEST = ".snapshot"
-USED = ".used"
+USED, USERS = ".used", ".users"
 HALF_WRITTEN, REMOVED = ".new-", ".gone-"
 ATTEMPTS = 3
 _KEEP_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
-
-
-@dataclass(frozen=True)
-class SnapshotRules:
-    """What a snapshot holds beside what git would, and how large it may be.
-
-    Attributes:
-        include: glob patterns of ignored files that jobs need, such as `build/*.so`.
-        warn_mb: above this size the largest files are named.
-        refuse_mb: above this size none is taken.
-    """
-
-    include: tuple[str, ...] = ()
-    warn_mb: float = 50
-    refuse_mb: float = 500
 
 
 @dataclass(frozen=True)
@@ -97,7 +84,8 @@ def take_snapshot(
     Args:
         source: the project's root, a git repository or not.
         store: folder of all snapshots; itself never part of one.
-        exclude: folders below `source` to leave out although nothing ignores them.
+        exclude: folders of runs, left out although nothing ignores them; the store remembers that
+            their runs may refer to it.
         rules: what else belongs to it, and its size.
 
     Raises:
@@ -108,6 +96,7 @@ def take_snapshot(
     source, store = source.resolve(), store.resolve()
     try:
         store.mkdir(parents=True, exist_ok=True)
+        _remember_users(store, exclude)
         for _ in range(ATTEMPTS - 1):
             try:
                 return _take(source, store, exclude, rules)
@@ -196,6 +185,24 @@ def mark_used(snapshot: Path) -> None:
     except FileNotFoundError:
         note.parent.mkdir(exist_ok=True)
         note.touch()
+
+
+def read_users(store: Path) -> list[Path]:
+    """Return the folders of runs that may refer to the store's snapshots."""
+    try:
+        return [
+            Path(line) for line in os.fsdecode((store / USERS).read_bytes()).split("\0") if line
+        ]
+    except FileNotFoundError:
+        return []
+
+
+def _remember_users(store: Path, folders: Sequence[Path]) -> None:
+    known = read_users(store)
+    new = [folder.resolve() for folder in folders if folder.resolve() not in known]
+    if new:
+        with (store / USERS).open("ab") as file:
+            file.write(b"".join(os.fsencode(folder) + b"\0" for folder in new))
 
 
 def _is_whole(snapshot: Path) -> bool:

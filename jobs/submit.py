@@ -19,23 +19,24 @@ from jobs import slurm
 from jobs.agent import NodeAgent
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
-from jobs.environment import HOME, code_first
-from jobs.errors import ConfigError, SubmitError
+from jobs.configuration_check import ConfigurationCheck
+from jobs.environment import code_first
+from jobs.errors import SubmitError
 from jobs.ledger import Ledger, comment_tag, record_job
 from jobs.node import NodeFacts
 from jobs.provenance import Provenance, mask_arguments
 from jobs.rendezvous import Rendezvous
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
-from jobs.snapshot import Snapshot, SnapshotRules, take_snapshot
+from jobs.snapshot import Snapshot, take_snapshot
+from jobs.snapshot_rules import SnapshotRules
 from jobs.spec import JobSpec
 from jobs.standing import Standing, find_standing
+from jobs.submitter import UnclearSubmissionError, submit_batch
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 
-# submitit counts timeouts by a guess and gives up after this many; the budgets are ours.
-_NO_SUBMITIT_BUDGET = 1_000_000
 _LOCAL_START_SEC = 60
 
 
@@ -96,8 +97,9 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
     if executor != "slurm" and spec.resources.nodes != 1:
         raise SubmitError(f"the {executor} executor has one node, {spec.resources.nodes} asked for")
     snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
+    check = ConfigurationCheck(spec.module, place.check, snapshot, place.home)
     provenance = Provenance(place.home, snapshot.repositories, ask_slurm=executor == "slurm")
-    check_configuration(spec, place, snapshot)
+    check.wait()
     run = run_folder_of(spec, place, snapshot)
     token = uuid.uuid4().hex
     number, standing = _take_run(run, spec, place, snapshot, token)
@@ -112,7 +114,10 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
         provenance.write(run.provenance, place.argv)
         run.write_state("queued", attempt=number, executor=executor)
         return _submit(run, spec, cluster, executor, Submission(snapshot, token, number, how))
+    except UnclearSubmissionError:
+        raise  # the job may be in the queue
     except SubmitError:
+        Ledger(place.runs).refused(run, token, executor)
         _forget(run, number, token, before)
         raise
 
@@ -139,18 +144,7 @@ def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None
     Raises:
         ConfigError: with the program's words.
     """
-    if not place.check:
-        return
-    result = subprocess.run(
-        [sys.executable, "-m", spec.module, *place.check],
-        cwd=snapshot.path,
-        env={**os.environ, **code_first(str(snapshot.path)), HOME: str(place.home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise ConfigError((result.stderr.strip() or result.stdout.strip()).strip())
+    ConfigurationCheck(spec.module, place.check, snapshot, place.home).wait()
 
 
 def _take_run(
@@ -196,30 +190,16 @@ def _submit(
     ledger.submitting(run, facts.token, executor)
     if executor == "debug":
         record_job(run, facts.token, str(os.getpid()), executor)
+        ledger.submitted(run, facts.token, executor, str(os.getpid()))
         state = _run_here(agent, run)
         return Launched(run.path, str(os.getpid()), executor, state, facts.how)
     if executor == "slurm":
-        job_id = _submit_to_slurm(run, spec, cluster, agent)
+        job_id = submit_batch(run.submission, batch_parameters(spec, cluster, agent), agent)
         record_job(run, facts.token, job_id, executor)
     else:
         job_id = _start_locally(run, spec, agent)
     ledger.submitted(run, facts.token, executor, job_id)
     return Launched(run.path, job_id, executor, "queued", facts.how)
-
-
-def _submit_to_slurm(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> str:
-    import submitit  # heavy, and only where something is submitted
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    try:
-        with slurm.outside_any_job():
-            executor = submitit.SlurmExecutor(run.submission, max_num_timeout=_NO_SUBMITIT_BUDGET)
-            executor.update_parameters(**batch_parameters(spec, cluster, agent))
-            return executor.submit(agent).job_id
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise SubmitError(f"Slurm: {str(error).strip()}") from error
-    except RuntimeError as error:  # submitit without srun on the PATH
-        raise SubmitError(str(error)) from error
 
 
 def batch_parameters(spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def make_parser(description: str, recipe: str) -> argparse.ArgumentParser:
     add("--executor", choices=EXECUTORS, help="auto: Slurm where one answers, else this machine")
     group = parser.add_argument_group("what to do")
     add = group.add_argument
+    add("--include", action="append", metavar="PATTERN", help="ignored files that the job needs")
     add("--dry-run", action="store_true", help="print the sbatch script and command, run nothing")
     add("--follow", "--wait", action="store_true", help="stay and show progress until the run ends")
     return parser

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.file_list import scan_files
 from jobs.provenance import (
     MASK,
-    Provenance,
     find_packages,
     mask_arguments,
     mask_environment,
+    write_provenance,
 )
 from tests.jobs.test_snapshot import git, write
-
-
-def write_provenance(root: Path, folder: Path, argv: list[str]) -> None:
-    Provenance(root, scan_files(root).repositories).write(folder, argv)
 
 
 def read(folder: Path) -> dict[str, object]:

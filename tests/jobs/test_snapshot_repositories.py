@@ -17,7 +17,8 @@ import pytest
 
 from jobs.file_list import scan_files
 from jobs.provenance import Provenance
-from jobs.snapshot import Snapshot, SnapshotRules, read_manifest, take_snapshot, verify_snapshot
+from jobs.snapshot import Snapshot, read_manifest, take_snapshot, verify_snapshot
+from jobs.snapshot_rules import SnapshotRules
 from tests.jobs.test_snapshot import git, make_files, write
 
 BINARY = bytes(range(256)) * 40
