@@ -12,13 +12,11 @@ from typing import Any
 from jobs import slurm
 from jobs.cluster import Cluster, build_resources, load_cluster, resolve_cluster_name
 from jobs.errors import ConfigError, JobsError
-from jobs.follow import follow
 from jobs.run_folder import RunFolder
 from jobs.settings import Settings, load_settings
 from jobs.snapshot_rules import with_patterns
 from jobs.spec import JobSpec, Resources
 from jobs.submit import Launched, Place, launch, render
-from jobs.submitter import warm_up
 
 # Flags that are fields of `Resources`.
 _RESOURCES = {
@@ -59,8 +57,6 @@ def run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -
 
 def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -> int:
     configs = home / "configs"
-    if flags.get("executor") in (None, "auto", "slurm") and not flags.get("dry_run"):
-        warm_up()
     settings = load_settings(configs)
     executor, cluster = choose_executor(configs, settings, flags)
     recipe = recipe_path(home, flags.get("config") or settings.recipe(kind))
@@ -157,6 +153,8 @@ def report(launched: Launched, *, is_followed: bool) -> int:
         print(f"{launched.message}: {what} {launched.job_id}")
     print(f"run folder  {launched.run_dir}")
     if is_followed:
+        from jobs.follow import follow  # only those who stay need it
+
         return follow(run)
     print(f"follow      python -m jobs follow {launched.run_dir}")
     print(f"stop        python -m jobs stop {launched.run_dir}")

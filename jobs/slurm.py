@@ -18,6 +18,9 @@ _KEPT = ("SLURM_CONF",)
 
 DEFAULT_KILL_WAIT_SEC = 30
 
+# Names that Slurm has told this process.
+_seen_partitions: set[str] = set()
+
 
 def _run(argv: list[str], timeout_sec: float = 30) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "SLURM_TIME_FORMAT": "standard"}
@@ -48,9 +51,12 @@ def slurm_answers() -> bool:
     if not is_installed():
         return False
     try:
-        return _run(["sinfo", "--noheader", "--format=%P"], timeout_sec=10).returncode == 0
+        result = _run(["sinfo", "--noheader", "--format=%R"], timeout_sec=10)
     except SubmitError:
         return False
+    if result.returncode == 0:
+        _seen_partitions.update(result.stdout.split())
+    return result.returncode == 0
 
 
 def check_partition(name: str) -> None:
@@ -59,6 +65,8 @@ def check_partition(name: str) -> None:
     Raises:
         SubmitError: with Slurm's own words and the partitions there are.
     """
+    if name in _seen_partitions:
+        return
     result = _run(["scontrol", "show", "partition", name])
     if result.returncode != 0:
         known = _run(["sinfo", "--noheader", "--format=%R"]).stdout.split()
