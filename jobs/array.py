@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.agent import NodeAgent
 from jobs.errors import RunError
+from jobs.ledger import record_job
 from jobs.node import NodeFacts, read_node_facts
 from jobs.run_folder import RunFolder, create_json, write_json_atomic
 from jobs.spec import JobSpec
-from jobs.standing import find_standing, record_job
+from jobs.standing import find_standing
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

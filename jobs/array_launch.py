@@ -13,23 +13,25 @@ from typing import Any
 
 from jobs import slurm
 from jobs.array import ARRAYS, ArrayFolder, Member, MemberAgent, array_of_token
-from jobs.batch import batch_parameters, script_text, submit_script
+from jobs.batch import batch_parameters, script_text
 from jobs.check_many import judge
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.controller import controller_pid, start_controller
 from jobs.errors import ConfigError, SubmitError
+from jobs.ledger import comment_tag
 from jobs.local_array import run_members, visible_count
 from jobs.provenance import write_provenance
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
 from jobs.spec import JobSpec
-from jobs.standing import comment_tag, find_standing
+from jobs.standing import find_standing
 from jobs.submit import (
     Place,
     check_request,
     run_facts,
     run_name,
 )
+from jobs.submitter import submit_script
 
 # Members whose configuration the program judges before anything is queued.
 MAX_CHECKS = 32
@@ -100,7 +102,7 @@ def launch_array(
     if parallel is not None and parallel < 1:
         raise SubmitError(f"--parallel {parallel}: at least 1 has to run at a time")
     check_request(specs[0], executor)
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
     check_members(specs, place, snapshot)
     plan = _plan(specs, place, snapshot, executor)
     launched = Launched(place.runs / specs[0].kind, plan)
@@ -132,7 +134,7 @@ def render_array(
     specs: Sequence[JobSpec], cluster: Cluster, place: Place, executor: str, parallel: int | None
 ) -> str:
     """Return what `launch_array` would do: the members, and the first chunk's batch script."""
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
     check_members(specs, place, snapshot)
     members = name_members(specs, snapshot)
     shared = set(specs[0].arguments).intersection(*(spec.arguments for spec in specs))

@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobs import slurm
-from jobs.errors import SubmitError
 from jobs.job_log import mark_line
-from jobs.run_folder import RunFolder, append_line
-from jobs.standing import comment_tag, record_job
+from jobs.ledger import comment_tag, record_job
+from jobs.run_folder import RunFolder
+from jobs.submitter import submit_script
 
 if TYPE_CHECKING:
     from jobs.agent import NodeAgent
-
-LEDGER = ".ledger.jsonl"
-
-# submitit counts timeouts by a guess and gives up after this many; the budgets are ours.
-_NO_SUBMITIT_BUDGET = 1_000_000
 
 
 class Submitted(Protocol):
@@ -65,13 +58,6 @@ def batch_parameters(parameters: Mapping[str, Any], agent: Submitted) -> dict[st
     return {**parameters, "setup": setup, "teardown": teardown, "comment": comment}
 
 
-def note_submission(run: RunFolder, token: str, executor: str, job_id: str | None = None) -> None:
-    """Write a line into the ledger: before a submission without a job id, after it with one."""
-    line: dict[str, Any] = {"tag": comment_tag(token), "run": str(run.path), "executor": executor}
-    line |= {"event": "submitting"} if job_id is None else {"event": "submitted", "job_id": job_id}
-    append_line(run.path.parent.parent / LEDGER, {**line, "time": time.time()})
-
-
 def submit_batch(run: RunFolder, parameters: Mapping[str, Any], agent: NodeAgent) -> str:
     """Hand a run's job to Slurm and write down its id.
 
@@ -84,34 +70,6 @@ def submit_batch(run: RunFolder, parameters: Mapping[str, Any], agent: NodeAgent
     job_id = submit_script(run.submission, batch_parameters(parameters, agent), agent)
     record_job(run, agent.token, job_id, "slurm")
     return job_id
-
-
-def submit_script(folder: Path, parameters: Mapping[str, Any], agent: Submitted) -> str:
-    """Queue one batch job, or one array, that calls `agent` on each of its nodes.
-
-    Args:
-        folder: takes submitit's files: script, pickle, output, result.
-        parameters: of `batch_parameters`.
-        agent: pickled; its module must be in the snapshot.
-
-    Returns:
-        Slurm's job id; of an array the number before the `_`.
-
-    Raises:
-        SubmitError: with Slurm's words if it refuses.
-    """
-    import submitit  # heavy, and only where something is submitted
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    try:
-        with slurm.outside_any_job():
-            executor = submitit.SlurmExecutor(folder, max_num_timeout=_NO_SUBMITIT_BUDGET)
-            executor.update_parameters(**parameters)
-            return executor.submit(agent).job_id
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise SubmitError(f"Slurm: {str(error).strip()}") from error
-    except RuntimeError as error:  # submitit without srun on the PATH
-        raise SubmitError(str(error)) from error
 
 
 def script_text(folder: Path, parameters: Mapping[str, Any]) -> str:

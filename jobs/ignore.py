@@ -1,8 +1,9 @@
-"""`.gitignore` rules for machines without git.
+"""Git's ignore rules for machines without git.
 
 Covers the documented format: comments, `!`, leading and trailing `/`, `*`, `?`, `[...]`, `**`,
-files in subfolders, last match wins, nothing comes back below an ignored folder. Left out: the
-user's global ignore file and `.git/info/exclude`. With git installed, git itself decides.
+files in subfolders, last match wins, nothing comes back below an ignored folder; and the places:
+`.gitignore` in every folder, `.git/info/exclude`, `core.excludesFile`. With git installed, git
+itself decides.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+from jobs.git import git_folder
 
 ALWAYS_IGNORED = (".git", "__pycache__")
 
@@ -32,15 +35,24 @@ class IgnoreRules:
 
     layers: tuple[tuple[str, tuple[_Rule, ...]], ...] = field(default=())
 
+    @classmethod
+    def of_repository(cls, root: str, folder: str = "") -> IgnoreRules:
+        """Return the rules that hold before any `.gitignore`: the user's and the repository's.
+
+        Args:
+            root: the tree.
+            folder: of the repository below it, as `a/b/`; it need not be one.
+        """
+        home = git_folder(os.path.join(root, folder))
+        files = [_excludes_file(home), os.path.join(home, "info", "exclude") if home else ""]
+        layers = [(folder, rules) for file in files if file and (rules := _read_rules(file))]
+        return cls(tuple(layers))
+
     def enter(self, root: str, folder: str) -> IgnoreRules:
         """Return the rules inside `folder` (`a/b/`, "" for the root itself)."""
-        try:
-            with open(os.path.join(root, folder, ".gitignore"), encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
-            return self
-        rules = tuple(rule for rule in map(_parse_line, lines) if rule is not None)
-        return IgnoreRules((*self.layers, (folder, rules)))
+        path = os.path.join(root, folder, ".gitignore")
+        rules = () if os.path.islink(path) else _read_rules(path)
+        return IgnoreRules((*self.layers, (folder, rules))) if rules else self
 
     def ignores(self, path: str, is_folder: bool) -> bool:
         """Return whether `path`, relative to the root, is left out."""
@@ -52,6 +64,40 @@ class IgnoreRules:
                 if (is_folder or not rule.folders_only) and rule.pattern.fullmatch(inside):
                     return not rule.negated
         return False
+
+
+def _read_rules(path: str) -> tuple[_Rule, ...]:
+    try:
+        with open(path, "rb") as file:
+            text = os.fsdecode(file.read().removeprefix(b"\xef\xbb\xbf"))
+    except OSError:
+        return ()
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return tuple(rule for rule in map(_parse_line, lines) if rule is not None)
+
+
+def _excludes_file(git_folder: str) -> str:
+    """Return the path of `core.excludesFile`; the later of git's configuration files wins."""
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    configs = ["/etc/gitconfig", f"{settings}/git/config", os.path.expanduser("~/.gitconfig")]
+    found = f"{settings}/git/ignore"
+    for config in [*configs, f"{git_folder}/config"]:
+        section = ""
+        for line in _lines(config):
+            if line.startswith("["):
+                section = line[1:].partition("]")[0].strip().lower()
+            key, _, value = line.partition("=")
+            if section == "core" and key.strip().lower() == "excludesfile":
+                found = os.path.expanduser(value.strip().strip('"'))
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 @lru_cache(maxsize=4096)

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from jobs.agent import NodeAgent
+from jobs.ledger import record_job
 from jobs.run_folder import RunFolder
-from jobs.standing import record_job
 
 # The agent holds the run to its time limit itself; submitit's controller must not end it.
 _NO_LIMIT_MIN = 10 * 365 * 24 * 60

@@ -175,7 +175,7 @@ def launch_pipeline(
     for stage in pipeline.stages:
         resources = ask(stage)[1]
         check_request(JobSpec(stage.kind, stage.name, resources=resources), executor)
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
     check_stages(pipeline, place, snapshot, lambda stage: ask(stage)[0])
     planned = plan_pipeline(pipeline, place, snapshot, ask, start_at)
     facts = _record_facts(planned, place, snapshot, executor)

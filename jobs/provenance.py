@@ -1,7 +1,7 @@
 """What a run was made from and where: enough to explain it years later, nothing secret.
 
-`<folder>/provenance.json` (git, command, host, python, Slurm), `diff.patch` (work tree against the
-commit), `untracked.txt`, `environment.json` and `packages.txt`.
+`<folder>/provenance.json` (git, command, host, python, Slurm), `diff.patch` (the copied tree
+against the commits, untracked files too), `untracked.txt`, `environment.json`, `packages.txt`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import platform
 import re
 import socket
 import sys
@@ -18,61 +17,103 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.git import git_outputs
+from jobs import slurm
+from jobs.errors import SubmitError
+from jobs.file_list import Repository, scan_files
+from jobs.patch import Changes, Inspection
 
 MASK = "(masked)"
 _SECRET = re.compile(
     r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|PRIVATE|WEBHOOK|DSN", re.IGNORECASE
 )
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
-_GIT = {
-    "status": ("status", "--porcelain=v2", "--branch", "--untracked-files=all", "-z"),
-    "remote": ("config", "--get", "remote.origin.url"),
-    "diff": ("diff", "--no-ext-diff", "--no-color", "--no-textconv", "HEAD"),
-}
+# What explains how a job was treated: signals, limits, preemption.
+_SLURM_KEYS = (
+    *("SLURM_VERSION", "ClusterName", "ProctrackType", "PreemptType", "PreemptMode"),
+    *("PreemptParameters", "KillWait", "JobRequeue", "MaxArraySize", "SchedulerParameters"),
+    *("SelectType", "SelectTypeParameters", "TaskPlugin", "GresTypes", "AccountingStorageType"),
+    *("SlurmdParameters", "SlurmctldParameters", "LaunchParameters"),
+)
 
 
-def write_provenance(
-    source: Path, folder: Path, argv: Sequence[str], slurm_version: str | None = None
-) -> None:
-    """Write the files of this module's head into `folder`.
+class Provenance:
+    """What is known of a launch; git and Slurm are asked at once and waited for in `write`.
 
     Args:
-        source: the tree the code comes from; it may be no git repository.
-        folder: made if absent.
-        argv: the command line as it was given.
-        slurm_version: as Slurm says it, None where there is none.
+        source: the tree that the code comes from.
+        repositories: of the tree, as its snapshot saw them; none where there is none.
+        ask_slurm: whether the run goes to Slurm.
     """
-    answers = git_outputs(source, _GIT)
-    status = os.fsdecode(answers["status"] or b"").split("\0")
-    heads = dict(line[2:].split(" ", 1) for line in status if line.startswith("# branch."))
-    untracked = [line[2:] for line in status if line.startswith("? ")]
-    diff = answers["diff"] or b""
-    folder.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {
-        "schema": 1,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "git": {
-            "sha": heads.get("branch.oid", "").replace("(initial)", ""),
-            "branch": heads.get("branch.head", "").replace("(detached)", ""),
-            "remote": strip_login(os.fsdecode(answers["remote"] or b"").strip()),
-            "dirty": bool(diff or untracked),
-        },
-        "argv": mask_arguments(argv),
-        "source": str(source),
-        "host": socket.gethostname(),
-        "user": _user(),
-        "platform": platform.platform(),
-        "python": sys.version.split()[0],
-        "executable": sys.executable,
-        "slurm": slurm_version,
-    }
-    _write(folder / "provenance.json", json.dumps(facts, indent=1).encode())
-    _write(folder / "diff.patch", diff)
-    _write(folder / "untracked.txt", os.fsencode("".join(f"{path}\n" for path in untracked)))
-    environment = json.dumps(mask_environment(os.environ), indent=1, sort_keys=True)
-    _write(folder / "environment.json", environment.encode())
-    _write(folder / "packages.txt", "".join(f"{name}\n" for name in find_packages()).encode())
+
+    def __init__(
+        self, source: Path, repositories: Sequence[Repository] = (), *, ask_slurm: bool = False
+    ) -> None:
+        self._source = source
+        self._inspection = Inspection(source, repositories)
+        self._slurm = slurm.ask_configuration() if ask_slurm else None
+
+    def write(self, folder: Path, argv: Sequence[str]) -> None:
+        """Write the files of this module's head.
+
+        Args:
+            folder: made if absent.
+            argv: the command line as it was given.
+        """
+        changes = self._inspection.changes()
+        folder.mkdir(parents=True, exist_ok=True)
+        main = next((each for each in changes if not each.folder), None)
+        patch = b"".join(each.patch for each in changes)
+        untracked = [each.folder + name for each in changes for name in each.untracked]
+        configuration = self._slurm_configuration()
+        facts: dict[str, Any] = {
+            "schema": 2,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "git": {
+                **(_git_facts(main) if main else {"sha": "", "branch": "", "remote": ""}),
+                "dirty": bool(patch or untracked),
+            },
+            "repositories": {
+                each.folder.rstrip("/"): {**_git_facts(each), "base": each.base}
+                for each in changes
+                if each.folder
+            },
+            "patch_without": [each.folder + name for each in changes for name in each.left_out],
+            "argv": mask_arguments(argv),
+            "source": str(self._source),
+            "host": socket.gethostname(),
+            "user": _user(),
+            "platform": " ".join(os.uname()[each] for each in (0, 2, 4)),
+            "python": sys.version.split()[0],
+            "executable": sys.executable,
+            "slurm": configuration.get("SLURM_VERSION"),
+            "slurm_configuration": configuration,
+        }
+        _write(folder / "provenance.json", json.dumps(facts, indent=1).encode())
+        _write(folder / "diff.patch", patch)
+        _write(folder / "untracked.txt", os.fsencode("".join(f"{path}\n" for path in untracked)))
+        environment = json.dumps(mask_environment(os.environ), indent=1, sort_keys=True)
+        _write(folder / "environment.json", environment.encode())
+        packages = "".join(f"{name}\n" for name in find_packages())
+        _write(folder / "packages.txt", packages.encode())
+
+    def _slurm_configuration(self) -> dict[str, str]:
+        if self._slurm is None:
+            return {}
+        try:
+            found = self._slurm()
+        except SubmitError as error:
+            return {"error": str(error)}
+        return {key: found[key] for key in _SLURM_KEYS if key in found}
+
+
+def write_provenance(source: Path, folder: Path, argv: Sequence[str]) -> None:
+    """Write the provenance of a tree that is looked at only now; Slurm is not asked."""
+    Provenance(source, scan_files(source).repositories).write(folder, argv)
+
+
+def _git_facts(changes: Changes) -> dict[str, str]:
+    remote = strip_login(changes.remote)
+    return {"sha": changes.sha, "branch": changes.branch, "remote": remote}
 
 
 def mask_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -12,10 +12,10 @@ from typing import Any
 from jobs import slurm
 from jobs.cluster import Cluster, build_resources, load_cluster, resolve_cluster_name
 from jobs.errors import ConfigError, JobsError
-from jobs.follow import follow
 from jobs.forecast import run_forecast
 from jobs.run_folder import RunFolder
 from jobs.settings import Settings, load_settings
+from jobs.snapshot_rules import with_patterns
 from jobs.spec import JobSpec, Resources
 from jobs.submit import Launched, Place, launch, render
 from jobs.sweep_request import run_sweep
@@ -77,6 +77,7 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         snapshots=settings.snapshots,
         argv=tuple(sys.argv),
         check=("check", *arguments),
+        rules=with_patterns(settings.snapshot, flags.get("include") or ()),
     )
     if flags.get("sweep") or flags.get("sweep_file"):
         return run_sweep(spec, cluster, place, executor, flags)
@@ -165,6 +166,8 @@ def report(launched: Launched, *, is_followed: bool) -> int:
         print(f"{launched.message}: {what} {launched.job_id}")
     print(f"run folder  {launched.run_dir}")
     if is_followed:
+        from jobs.follow import follow  # only those who stay need it
+
         return follow(run)
     print(f"follow      python -m jobs follow {launched.run_dir}")
     print(f"stop        python -m jobs stop {launched.run_dir}")

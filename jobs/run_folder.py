@@ -70,11 +70,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:
-    """Add one json line in a single write, so that lines of several processes do not mix."""
+    """Add one json line in a single write, so that lines of several processes do not mix.
+
+    A last line that a crash has cut off is ended first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(handle, (json.dumps(data) + "\n").encode())
+        size = os.fstat(handle).st_size
+        is_torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        os.write(handle, ("\n" * is_torn + json.dumps(data) + "\n").encode())
         os.fsync(handle)
     finally:
         os.close(handle)

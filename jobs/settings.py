@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jobs.budgets import read_budgets
 from jobs.errors import ConfigError, unknown_name
+from jobs.snapshot_rules import SnapshotRules, read_snapshot_rules
 from jobs.yaml_file import as_mapping, as_text, read_yaml, refuse_unknown
 
 
@@ -22,6 +23,7 @@ class Settings:
         recipes: kind of run -> yaml of the recipe.
         resume_via: auto, successor or requeue, where the cluster's profile says nothing.
         budgets: continuations per cause, as (name, number) pairs, below those of the profile.
+        snapshot: what a code copy holds beside what git would, and how large it may be.
     """
 
     cluster: str = "auto"
@@ -30,6 +32,7 @@ class Settings:
     recipes: Mapping[str, str] = field(default_factory=dict[str, str])
     resume_via: str = "auto"
     budgets: tuple[tuple[str, int], ...] = ()
+    snapshot: SnapshotRules = field(default_factory=SnapshotRules)
 
     def recipe(self, kind: str) -> str:
         """Return the recipe for a kind of run.
@@ -51,7 +54,7 @@ def load_settings(configs: Path) -> Settings:
     """
     path = configs / "defaults.yaml"
     values = read_yaml(path)
-    known = ("cluster", "runs", "snapshots", "recipes", "resume_via", "budgets")
+    known = ("cluster", "runs", "snapshots", "snapshot", "recipes", "resume_via", "budgets")
     refuse_unknown(values, known, str(path))
     home = configs.resolve().parent
     runs = home / Path(as_text(values.get("runs")) or "runs").expanduser()
@@ -64,4 +67,5 @@ def load_settings(configs: Path) -> Settings:
         recipes={kind: str(recipe) for kind, recipe in recipes.items()},
         resume_via=as_text(values.get("resume_via")) or "auto",
         budgets=read_budgets(values.get("budgets"), str(path)),
+        snapshot=read_snapshot_rules(values.get("snapshot"), f"{path}: snapshot"),
     )

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -17,6 +17,9 @@ _INHERITED = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
 _KEPT = ("SLURM_CONF",)
 
 DEFAULT_KILL_WAIT_SEC = 30
+
+# Names that Slurm has told this process.
+_seen_partitions: set[str] = set()
 
 
 def _run(argv: list[str], timeout_sec: float = 30) -> subprocess.CompletedProcess[str]:
@@ -45,12 +48,15 @@ def _said(result: subprocess.CompletedProcess[str]) -> str:
 
 def slurm_answers() -> bool:
     """Return whether a Slurm controller answers from this machine."""
-    if shutil.which("sbatch") is None:
+    if not is_installed():
         return False
     try:
-        return _run(["sinfo", "--noheader", "--format=%P"], timeout_sec=10).returncode == 0
+        result = _run(["sinfo", "--noheader", "--format=%R"], timeout_sec=10)
     except SubmitError:
         return False
+    if result.returncode == 0:
+        _seen_partitions.update(result.stdout.split())
+    return result.returncode == 0
 
 
 def check_partition(name: str) -> None:
@@ -59,6 +65,8 @@ def check_partition(name: str) -> None:
     Raises:
         SubmitError: with Slurm's own words and the partitions there are.
     """
+    if name in _seen_partitions:
+        return
     result = _run(["scontrol", "show", "partition", name])
     if result.returncode != 0:
         known = _run(["sinfo", "--noheader", "--format=%R"]).stdout.split()
@@ -94,12 +102,8 @@ def parse_time(text: str | None) -> float | None:
 
 
 def find_by_comment(comment: str) -> str | None:
-    """Return the id of the queued or running job with this comment."""
-    for line in _ask(["squeue", "--noheader", "--all", "--format=%i|%k"]).splitlines():
-        job_id, _, found = line.partition("|")
-        if found.strip() == comment:
-            return job_id.strip()
-    return None
+    """Return the id of the job with this comment."""
+    return find_by_comments([comment]).get(comment)
 
 
 def requeue(job_id: str) -> None:
@@ -162,9 +166,7 @@ def show_config() -> dict[str, str]:
     Raises:
         SubmitError: if Slurm does not answer.
     """
-    lines = _ask(["scontrol", "show", "config"]).splitlines()
-    pairs = (line.partition("=") for line in lines)
-    return {key.strip(): value.strip() for key, sep, value in pairs if sep}
+    return parse_configuration(_ask(["scontrol", "show", "config"]))
 
 
 def show_all(what: str) -> list[dict[str, str]]:
@@ -179,7 +181,7 @@ def show_all(what: str) -> list[dict[str, str]]:
 
 def cluster_name() -> str | None:
     """Return Slurm's ClusterName; None where no Slurm answers from this machine."""
-    if shutil.which("sbatch") is None:
+    if not is_installed():
         return None
     try:
         return show_config().get("ClusterName", "")
@@ -252,12 +254,65 @@ def array_limits() -> tuple[int, int]:
     Raises:
         SubmitError: if Slurm does not say.
     """
-    text = _ask(["scontrol", "show", "config"])
-    found = {
-        name: int(match[1])
-        for name in ("MaxArraySize", "MaxJobCount")
-        if (match := re.search(rf"^{name}\s*=\s*(\d+)", text, re.MULTILINE))
-    }
+    text = show_config()
+    names = ("MaxArraySize", "MaxJobCount")
+    found = {name: int(text[name]) for name in names if text.get(name, "").isdecimal()}
     if len(found) != 2:
         raise SubmitError("scontrol show config names no MaxArraySize and MaxJobCount")
     return found["MaxArraySize"], found["MaxJobCount"]
+
+
+def is_installed() -> bool:
+    """Return whether this machine has Slurm's commands; its controller may still be away."""
+    return shutil.which("sbatch") is not None
+
+
+def find_by_comments(comments: Iterable[str]) -> dict[str, str]:
+    """Return comment -> job id (an array's own) of those that Slurm knows, in one question.
+
+    Jobs that ended some minutes ago count: Slurm forgets them after `MinJobAge`.
+
+    Raises:
+        SubmitError: if Slurm does not answer.
+    """
+    wanted = set(comments)
+    found: dict[str, str] = {}
+    text = _ask(["squeue", "--noheader", "--all", "--states=all", "--format=%F|%T|%k"])
+    for line in text.splitlines():
+        job_id, state, comment = (part.strip() for part in line.split("|", 2))
+        if comment in wanted and (comment not in found or state in ("PENDING", "RUNNING")):
+            found[comment] = job_id
+    return found
+
+
+def ask_configuration() -> Callable[[], dict[str, str]]:
+    """Ask for the controller's configuration; the returned function waits for the answer.
+
+    It raises `SubmitError` if Slurm is not there or does not answer.
+    """
+    argv = ["scontrol", "show", "config"]
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+    except FileNotFoundError:
+        return lambda: parse_configuration(_ask(argv))
+
+    def wait() -> dict[str, str]:
+        try:
+            output, message = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise SubmitError("scontrol show config: no answer in 30 s") from error
+        if process.returncode != 0:
+            raise SubmitError(f"scontrol show config: {message.strip()}")
+        return parse_configuration(output)
+
+    return wait
+
+
+def parse_configuration(text: str) -> dict[str, str]:
+    """Return the `Key = value` lines of `scontrol show config`."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -4,6 +4,8 @@
 folder's name: one `mode hash path` record per file, sorted, each ended by a zero byte. The same
 content is stored once; a folder appears whole, by rename. Unchanged files become hard links to the
 previous snapshot. Nothing in the source tree or its git repository is written.
+`<store>/.used/` says when which snapshot was taken and `.users` whose runs refer to the store, so
+that `jobs.garbage` removes none in use.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ import os
 import shutil
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.errors import SnapshotError
-from jobs.file_list import scan_files
+from jobs.file_list import Repository, scan_files
+from jobs.links import warn_of_links
+from jobs.snapshot_rules import SnapshotRules
 from jobs.stat_cache import (
     StatCache,
     file_system_time_ns,
@@ -31,8 +36,8 @@ from jobs.stat_cache import (
 logger = logging.getLogger(__name__)
 
 MANIFEST = ".snapshot"
-WARN_BYTES = 50 * 2**20
-REFUSE_BYTES = 500 * 2**20
+USED, USERS = ".used", ".users"
+HALF_WRITTEN, REMOVED = ".new-", ".gone-"
 ATTEMPTS = 3
 _KEEP_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
@@ -40,10 +45,15 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A stored copy of a source tree."""
+    """A stored copy of a source tree.
+
+    Attributes:
+        repositories: the git repositories of the source, as they were seen.
+    """
 
     path: Path
     tree_hash: str
+    repositories: tuple[Repository, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -66,27 +76,33 @@ class _ChangedError(Exception):
     """A source file changed while it was copied."""
 
 
-def take_snapshot(source: Path, store: Path, exclude: Sequence[Path] = ()) -> Snapshot:
+def take_snapshot(
+    source: Path, store: Path, exclude: Sequence[Path] = (), rules: SnapshotRules | None = None
+) -> Snapshot:
     """Store the tree's tracked, modified and untracked files, without ignored ones.
 
     Args:
         source: the project's root, a git repository or not.
         store: folder of all snapshots; itself never part of one.
-        exclude: folders below `source` to leave out although nothing ignores them.
+        exclude: folders of runs, left out although nothing ignores them; the store remembers that
+            their runs may refer to it.
+        rules: what else belongs to it, and its size.
 
     Raises:
-        SnapshotError: if the tree is larger than `REFUSE_BYTES` (the worst files are named),
-            unreadable, or does not stop changing.
+        SnapshotError: if the tree is too large (the worst files are named), unreadable, or does
+            not stop changing.
     """
+    rules = rules or SnapshotRules()
     source, store = source.resolve(), store.resolve()
     try:
         store.mkdir(parents=True, exist_ok=True)
+        _remember_users(store, exclude)
         for _ in range(ATTEMPTS - 1):
             try:
-                return _take(source, store, exclude)
+                return _take(source, store, exclude, rules)
             except _ChangedError as error:
                 logger.info("%s changed while it was copied, starting again", error)
-        return _take(source, store, exclude)
+        return _take(source, store, exclude, rules)
     except _ChangedError as error:
         raise SnapshotError(f"{error} changes faster than it can be copied") from error
     except OSError as error:
@@ -131,25 +147,89 @@ def read_manifest(manifest: bytes) -> dict[str, tuple[str, str]]:
     return listed
 
 
-def _take(source: Path, store: Path, exclude: Sequence[Path]) -> Snapshot:
-    states = _leave_out(scan_files(source), source, [store, *exclude])
-    states.pop(MANIFEST, None)  # source may be a snapshot itself
-    _guard_size(states, source)
+def _take(source: Path, store: Path, exclude: Sequence[Path], rules: SnapshotRules) -> Snapshot:
     cache_path = store / f".stat-{hashlib.sha256(os.fsencode(source)).hexdigest()[:16]}.json"
     cache = load_stat_cache(cache_path)
+    scanned = scan_files(source, rules.include, expected=cache.records)
+    states = _leave_out(scanned.states, source, [store, *exclude])
+    states.pop(MANIFEST, None)  # source may be a snapshot itself
+    _guard_size(states, source, rules)
+    warn_of_links(source, states)
     hashes = {path: cache.find(path, state) for path, state in states.items()}
     stale = [path for path, digest in hashes.items() if digest is None]
     started_ns = file_system_time_ns(store) if stale else cache.started_ns
     read, contents = _read_all(source, states, stale)
     tree = _Tree(states, {path: digest or read[path] for path, digest in hashes.items()}, contents)
     manifest = tree.manifest()
-    snapshot = Snapshot(store / _tree_hash(manifest), _tree_hash(manifest))
-    if not snapshot.path.is_dir():
+    tree_hash = _tree_hash(manifest)
+    repositories = tuple(_without(each, states) for each in scanned.repositories)
+    snapshot = Snapshot(store / tree_hash, tree_hash, repositories)
+    mark_used(snapshot.path)
+    if not _is_whole(snapshot.path):
         _store(source, snapshot, tree, manifest, store / cache.last if cache.last else None)
-    if stale or len(states) != len(cache.records) or cache.last != snapshot.tree_hash:
+    if stale or len(states) != len(cache.records) or cache.last != tree_hash:
         records = {path: make_record(state, tree.hashes[path]) for path, state in states.items()}
-        save_stat_cache(cache_path, StatCache(snapshot.tree_hash, started_ns, records))
+        save_stat_cache(cache_path, StatCache(tree_hash, started_ns, records))
     return snapshot
+
+
+def mark_used(snapshot: Path) -> None:
+    """Note that a launch is about to use a snapshot, before looking whether it is there.
+
+    Whoever removes snapshots takes one away first and looks at this note then, so either the
+    remover sees the note, or the launch sees that the snapshot is away.
+    """
+    note = snapshot.parent / USED / f"{snapshot.name}.{os.getuid()}"
+    try:
+        os.utime(note)
+    except FileNotFoundError:
+        note.parent.mkdir(exist_ok=True)
+        note.touch()
+
+
+def read_users(store: Path) -> list[Path]:
+    """Return the folders of runs that may refer to the store's snapshots."""
+    try:
+        return [
+            Path(line) for line in os.fsdecode((store / USERS).read_bytes()).split("\0") if line
+        ]
+    except FileNotFoundError:
+        return []
+
+
+def _remember_users(store: Path, folders: Sequence[Path]) -> None:
+    known = read_users(store)
+    new = [folder.resolve() for folder in folders if folder.resolve() not in known]
+    if new:
+        with (store / USERS).open("ab") as file:
+            file.write(b"".join(os.fsencode(folder) + b"\0" for folder in new))
+
+
+def _is_whole(snapshot: Path) -> bool:
+    """Return whether a snapshot is there; a damaged one is moved out of the way."""
+    try:
+        os.close(os.open(snapshot / MANIFEST, os.O_RDONLY))  # a network disk looks again on open
+    except FileNotFoundError:
+        if snapshot.is_dir():
+            move_away(snapshot)
+        return False
+    return True
+
+
+def move_away(snapshot: Path) -> Path | None:
+    """Rename a snapshot to where nobody takes it for one; None if it is gone already."""
+    target = snapshot.with_name(f"{REMOVED}{snapshot.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        snapshot.rename(target)
+    except FileNotFoundError:
+        return None
+    return target
+
+
+def _without(repository: Repository, states: dict[str, os.stat_result]) -> Repository:
+    """Drop from a repository's list what is not copied: excluded folders, sockets."""
+    names = [name for name in repository.untracked if repository.folder + name in states]
+    return replace(repository, untracked=tuple(names))
 
 
 def _leave_out(
@@ -165,17 +245,21 @@ def _leave_out(
     return {path: state for path, state in states.items() if not path.startswith(prefixes)}
 
 
-def _guard_size(states: dict[str, os.stat_result], source: Path) -> None:
+def _guard_size(states: dict[str, os.stat_result], source: Path, rules: SnapshotRules) -> None:
     total = sum(state.st_size for state in states.values())
-    if total <= WARN_BYTES:
+    if total <= min(rules.warn_mb, rules.refuse_mb) * 2**20:
         return
     worst = sorted(states, key=lambda path: -states[path].st_size)[:5]
     named = ", ".join(f"{path} ({states[path].st_size / 2**20:.0f} MB)" for path in worst)
     text = f"the code in {source} is {total / 2**20:.0f} MB; largest: {named}"
-    advice = "list what is no code in .gitignore"
-    if total > REFUSE_BYTES:
-        raise SnapshotError(f"{text}; the limit is {REFUSE_BYTES // 2**20} MB: {advice}")
-    logger.warning("%s; %s", text, advice)
+    advice = (
+        "list what is no code in .gitignore (a file that git tracks: `git rm --cached` too), or "
+        "raise `snapshot: {limit}_mb` in configs/defaults.yaml"
+    )
+    if total > rules.refuse_mb * 2**20:
+        limit = advice.format(limit="refuse")
+        raise SnapshotError(f"{text}; the limit is {rules.refuse_mb:g} MB: {limit}")
+    logger.warning("%s; %s", text, advice.format(limit="warn"))
 
 
 def _read_all(
@@ -223,7 +307,9 @@ def _store(
     source: Path, snapshot: Snapshot, tree: _Tree, manifest: bytes, previous: Path | None
 ) -> None:
     """Write the folder beside its place, then rename; whoever comes second keeps the first's."""
-    beside = Path(tempfile.mkdtemp(dir=snapshot.path.parent, prefix=f".new-{snapshot.tree_hash}-"))
+    beside = Path(
+        tempfile.mkdtemp(dir=snapshot.path.parent, prefix=f"{HALF_WRITTEN}{snapshot.tree_hash}-")
+    )
     try:
         linkable = _linkable(previous)
         made = {""}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs import slurm
-from jobs.node import is_alive, process_start
-from jobs.run_folder import RunFolder, read_json, write_json_atomic
+from jobs.ledger import SUBMITTING_SEC, find_lost_job
+from jobs.node import is_alive
+from jobs.run_folder import RunFolder, read_json
 
 FINAL = ("done", "failed", "stopped", "cancelled")
 
@@ -20,9 +21,6 @@ LIVE = (
     *("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING"),
     *("SIGNALING", "STOPPED", "STAGE_OUT", "REQUEUE_HOLD"),
 )
-
-# How long a claim from another machine, without a job so far, counts as a launch under way.
-SUBMITTING_SEC = 120
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,6 @@ class Standing:
     executor: str = ""
 
 
-def comment_tag(token: str) -> str:
-    """Return the comment by which the job of a submission is found in the queue."""
-    return f"egovl-{token}"
-
-
 def find_standing(run: RunFolder, queue: Container[str] | None = None) -> Standing:
     """Look at the newest claim of a run, and at the job or process behind it.
 
@@ -60,7 +53,8 @@ def find_standing(run: RunFolder, queue: Container[str] | None = None) -> Standi
     if state.get("state") == "done":
         return Standing("done", f"{run.path} is done: see {run.result_json}")
     claim = read_json(run.attempt(latest).claim_json) or {}
-    job = read_json(run.job_json(str(claim.get("token")))) or _find_lost_job(run, claim)
+    token = str(claim.get("token"))
+    job = read_json(run.job_json(token)) or find_lost_job(run, token)
     if job is None:
         return _submitting(run, claim)
     job_id, executor = str(job["job_id"]), str(job["executor"])
@@ -99,28 +93,6 @@ def hasten(run: RunFolder) -> bool:
         return False
     slurm.start_now(str(known["job_id"]))
     return True
-
-
-def record_job(run: RunFolder, token: str, job_id: str, executor: str) -> None:
-    """Write down what the scheduler calls a submission."""
-    host = socket.gethostname()
-    facts: dict[str, Any] = {"job_id": job_id, "executor": executor, "host": host}
-    facts["time"] = time.time()
-    if executor != "slurm":
-        facts["process_start"] = process_start(int(job_id))
-    write_json_atomic(run.job_json(token), facts)
-
-
-def _find_lost_job(run: RunFolder, claim: dict[str, Any]) -> dict[str, Any] | None:
-    """Adopt a job that was queued by a launcher that died before it wrote that down."""
-    token = str(claim.get("token"))
-    if claim.get("executor", "slurm") != "slurm" or not slurm.slurm_answers():
-        return None
-    job_id = slurm.find_by_comment(comment_tag(token))
-    if job_id is None:
-        return None
-    record_job(run, token, job_id, "slurm")
-    return read_json(run.job_json(token))
 
 
 def _submitting(run: RunFolder, claim: dict[str, Any]) -> Standing:

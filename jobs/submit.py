@@ -11,26 +11,30 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs import chain, slurm
 from jobs.agent import NodeAgent
-from jobs.batch import batch_parameters, note_submission, script_text, submit_batch
+from jobs.batch import batch_parameters, script_text, submit_batch
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
-from jobs.environment import HOME, code_first
-from jobs.errors import ConfigError, SubmitError
+from jobs.configuration_check import ConfigurationCheck
+from jobs.environment import code_first
+from jobs.errors import SubmitError
+from jobs.ledger import Ledger, record_job
 from jobs.node import NodeFacts
 from jobs.outcome import next_exclusions
-from jobs.provenance import mask_arguments, write_provenance
+from jobs.provenance import Provenance, mask_arguments
 from jobs.rendezvous import Rendezvous
 from jobs.resume import conclude_lost
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
+from jobs.snapshot_rules import SnapshotRules
 from jobs.spec import JobSpec
-from jobs.standing import Standing, find_standing, record_job
+from jobs.standing import Standing, find_standing
+from jobs.submitter import UnclearSubmissionError
 from jobs.successor import without_nodes
 
 logger = logging.getLogger(__name__)
@@ -49,6 +53,7 @@ class Place:
         snapshots: folder of all code copies.
         argv: the launcher's command line, for provenance.
         check: arguments after `-m <module>` that judge the configuration; empty for none.
+        rules: what the code copy holds beside what git would.
     """
 
     home: Path
@@ -56,6 +61,7 @@ class Place:
     snapshots: Path
     argv: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
+    rules: SnapshotRules = field(default_factory=SnapshotRules)
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,11 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
             new run folder is left.
     """
     check_request(spec, executor)
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
-    check_configuration(spec, place, snapshot)
-    return launch_copy(spec, cluster, place, executor, snapshot)
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
+    check = ConfigurationCheck(spec.module, place.check, snapshot, place.home)
+    provenance = Provenance(place.home, snapshot.repositories, ask_slurm=executor == "slurm")
+    check.wait()
+    return launch_copy(spec, cluster, place, executor, snapshot, provenance=provenance)
 
 
 def check_request(spec: JobSpec, executor: str) -> None:
@@ -113,7 +121,9 @@ def launch_copy(
     place: Place,
     executor: str,
     snapshot: Snapshot,
+    *,
     after: Sequence[RunFolder] = (),
+    provenance: Provenance | None = None,
 ) -> Launched:
     """Launch from a code copy that was taken before, its configuration checked.
 
@@ -124,6 +134,7 @@ def launch_copy(
         executor: slurm, local or debug.
         snapshot: the code.
         after: runs that have to be done before this one starts.
+        provenance: being gathered already; None gathers it here.
 
     Raises:
         SubmitError: if Slurm refuses; no new run folder is left.
@@ -140,13 +151,17 @@ def launch_copy(
     before = run.read_state()
     try:
         write_json_atomic(run.spec_json(token), spec.to_json())
-        write_provenance(place.home, run.provenance, list(place.argv))
+        provenance = provenance or Provenance(place.home, snapshot.repositories)
+        provenance.write(run.provenance, place.argv)
         dependency = chain.line_up(run, after)
         state = "waiting" if dependency else "queued"
         run.write_state(state, attempt=number, executor=executor)
         submission = Submission(snapshot, token, number, how, dependency)
         launched = _submit(run, spec, cluster, executor, submission)
+    except UnclearSubmissionError:
+        raise  # the job may be in the queue
     except SubmitError:
+        Ledger(place.runs).refused(run, token, executor)
         _forget(run, number, token, before)
         raise
     if executor == "slurm":
@@ -200,18 +215,7 @@ def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None
     Raises:
         ConfigError: with the program's words.
     """
-    if not place.check:
-        return
-    result = subprocess.run(
-        [sys.executable, "-m", spec.module, *place.check],
-        cwd=snapshot.path,
-        env={**os.environ, **code_first(str(snapshot.path)), HOME: str(place.home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise ConfigError((result.stderr.strip() or result.stdout.strip()).strip())
+    ConfigurationCheck(spec.module, place.check, snapshot, place.home).wait()
 
 
 def _take_run(run: RunFolder, facts: Mapping[str, Any], token: str) -> tuple[int | None, Standing]:
@@ -242,9 +246,11 @@ def _submit(
     run: RunFolder, spec: JobSpec, cluster: Cluster, executor: str, facts: Submission
 ) -> Launched:
     agent = NodeAgent(str(run.path), str(facts.snapshot.path), facts.token)
-    note_submission(run, facts.token, executor)
+    ledger = Ledger(run.path.parent.parent)
+    ledger.submitting(run, facts.token, executor)
     if executor == "debug":
         record_job(run, facts.token, str(os.getpid()), executor)
+        ledger.submitted(run, facts.token, executor, str(os.getpid()))
         state = _run_here(agent, run)
         return Launched(run.path, str(os.getpid()), executor, state, facts.how)
     if executor == "slurm":
@@ -255,7 +261,7 @@ def _submit(
         job_id = submit_batch(run, without_nodes(parameters, next_exclusions(run)), agent)
     else:
         job_id = _start_locally(run, spec, agent)
-    note_submission(run, facts.token, executor, job_id)
+    ledger.submitted(run, facts.token, executor, job_id)
     return Launched(run.path, job_id, executor, "queued", facts.how)
 
 
@@ -292,7 +298,7 @@ def _run_here(agent: NodeAgent, run: RunFolder) -> str:
 
 def render(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> str:
     """Return what a launch would run: the sbatch script and node 0's torchrun command."""
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
+    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
     check_configuration(spec, place, snapshot)
     run = run_folder_of(spec, place, snapshot)
     agent = NodeAgent(str(run.path), str(snapshot.path), "TOKEN")

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs import slurm
-from jobs.batch import note_submission, submit_batch
+from jobs.batch import submit_batch
 from jobs.chain import repoint
 from jobs.errors import RunError, SubmitError
+from jobs.ledger import Ledger, comment_tag, record_job
 from jobs.outcome import next_exclusions
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
-from jobs.standing import comment_tag, record_job
+from jobs.submitter import UnclearSubmissionError
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def submit_successor(run: RunFolder, token: str, snapshot: str, after: str) -> s
     else:
         parameters.pop("dependency", None)
     agent = NodeAgent(str(run.path), snapshot, token)
-    note_submission(run, token, "slurm")
+    ledger = Ledger(run.path.parent.parent)
+    ledger.submitting(run, token, "slurm")
     with _outside_this_job():
         try:
             excluded = next_exclusions(run)
@@ -91,9 +93,11 @@ def submit_successor(run: RunFolder, token: str, snapshot: str, after: str) -> s
         except SubmitError as error:
             job_id = _find_accepted(run, token)
             if job_id is None:
+                if not isinstance(error, UnclearSubmissionError):
+                    ledger.refused(run, token, "slurm")
                 raise
             logger.warning("job %s is in the queue although sbatch failed: %s", job_id, error)
-    note_submission(run, token, "slurm", job_id)
+    ledger.submitted(run, token, "slurm", job_id)
     repoint(run, job_id)
     return job_id
 

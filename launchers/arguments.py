@@ -73,6 +73,7 @@ def make_parser(description: str, recipe: str) -> argparse.ArgumentParser:
     add("--parallel", type=int, metavar="N", help="how many may run at a time")
     group = parser.add_argument_group("what to do")
     add = group.add_argument
+    add("--include", action="append", metavar="PATTERN", help="ignored files that the job needs")
     add("--dry-run", action="store_true", help="print the sbatch script and command, run nothing")
     add("--forecast", action="store_true", help="train a minute, print what the whole run costs")
     add("--follow", "--wait", action="store_true", help="stay and show progress until the run ends")

@@ -20,7 +20,7 @@ def main() -> int:
 
     from pathlib import Path  # after the flags: --help must cost nothing
 
-    from jobs.request import run_request
+    from jobs.launcher import run_request
 
     return run_request(Path(HOME), kind="pretrain", command="train", flags=flags)
 

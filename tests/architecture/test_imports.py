@@ -44,7 +44,7 @@ WRAPPED = {
     "torchcodec": {"egovl.data.torchcodec_reader"},
     "av": {"egovl.data.pyav_reader", "egovl.data.prepare.encode"},
     "dacite": {"egovl.config"},
-    "submitit": {"jobs.submit", "jobs.batch", "jobs.agent", "jobs.local_start"},
+    "submitit": {"jobs.batch", "jobs.submitter", "jobs.agent", "jobs.local_start"},
 }
 
 

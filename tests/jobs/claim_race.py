@@ -25,13 +25,13 @@ from jobs import slurm, successor
 from jobs.agent import NodeAgent, enter_attempt
 from jobs.continuation import continue_run
 from jobs.errors import JobsError
+from jobs.ledger import comment_tag, record_job
 from jobs.node import NodeFacts
 from jobs.outcome import Decision, write_outcome
 from jobs.resume import resume
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.signals import SignalPipe
 from jobs.spec import JobSpec
-from jobs.standing import comment_tag, record_job
 
 JOB, TOKEN = "7", "first"
 LONGEST_LIFE_SEC = 0.02

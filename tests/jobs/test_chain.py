@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from jobs import chain
+from jobs.ledger import record_job
 from jobs.node import NodeFacts
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
 from jobs.signals import SignalPipe
-from jobs.standing import record_job
 from tests.jobs.slurm_programs import SlurmPrograms, programs
 
 __all__ = ["programs"]  # a fixture

@@ -36,7 +36,7 @@ def test_provenance_names_commit_branch_changes_and_command(tmp_path: Path) -> N
     write(root / "code.py", "after\n")
     write(root / "new.py")
     write(root / "noise.log")
-    write_provenance(root, tmp_path / "p", ["pretrain.py", "--nodes", "4"], "slurm 22.05.8")
+    write_provenance(root, tmp_path / "p", ["pretrain.py", "--nodes", "4"])
     facts = read(tmp_path / "p")
     assert facts["git"] == {
         "sha": git(root, "rev-parse", "HEAD").strip(),
@@ -45,7 +45,7 @@ def test_provenance_names_commit_branch_changes_and_command(tmp_path: Path) -> N
         "dirty": True,
     }
     assert facts["argv"] == ["pretrain.py", "--nodes", "4"]
-    assert facts["slurm"] == "slurm 22.05.8"
+    assert facts["slurm"] is None
     assert facts["python"] == sys.version.split()[0]
     patch = (tmp_path / "p/diff.patch").read_text()
     assert "-before" in patch and "+after" in patch

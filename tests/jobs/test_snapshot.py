@@ -11,7 +11,7 @@ import pytest
 
 import jobs.snapshot
 from jobs.errors import SnapshotError
-from jobs.snapshot import MANIFEST, Snapshot, take_snapshot, verify_snapshot
+from jobs.snapshot import MANIFEST, USED, Snapshot, take_snapshot, verify_snapshot
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -76,6 +76,11 @@ EXPECTED = {
     "pkg/new.py": "new",
     "run.sh": "#!/bin/sh",
 }
+
+
+def stored(store: Path) -> list[str]:
+    """Every folder of the store, half-written ones too."""
+    return [path.name for path in store.iterdir() if path.is_dir() and path.name != USED]
 
 
 def take(source: Path) -> Snapshot:
@@ -257,7 +262,7 @@ def test_more_than_500_mb_is_refused_naming_the_worst_files(
             file.truncate(megabytes * 2**20)  # sparse: takes no room
     with pytest.raises(SnapshotError, match=r"huge.bin \(460 MB\), large.bin \(45 MB\)"):
         take(repository)
-    assert not list((repository.parent / "store").glob("*/"))
+    assert stored(repository.parent / "store") == []
     (repository / "huge.bin").unlink()
     with open(repository / "large.bin", "ab") as file:
         file.truncate(51 * 2**20)
@@ -327,7 +332,7 @@ def test_an_interrupted_copy_is_never_taken_for_a_snapshot(
         patch.setattr(jobs.snapshot, "_write_file", full_disk)
         with pytest.raises(SnapshotError, match="No space left"):
             take(repository)
-    assert [p.name for p in (repository.parent / "store").iterdir() if p.is_dir()] == []
+    assert stored(repository.parent / "store") == []
     assert contents(take(repository).path) == EXPECTED
 
 
@@ -379,7 +384,7 @@ def test_simultaneous_launches_share_one_snapshot(repository: Path) -> None:
         worker.join()
     store = repository.parent / "store"
     assert len(hashes) == 1
-    assert [path.name for path in store.iterdir() if path.is_dir()] == list(hashes)
+    assert stored(store) == list(hashes)
     verify_snapshot(store / hashes.pop())
 
 

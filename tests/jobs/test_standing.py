@@ -10,8 +10,9 @@ import pytest
 from jobs.__main__ import find_live, main
 from jobs.errors import RunError
 from jobs.follow import describe_metrics, follow
+from jobs.ledger import record_job
 from jobs.run_folder import RunFolder, create_json, write_json_atomic
-from jobs.standing import find_standing, record_job
+from jobs.standing import find_standing
 
 
 @pytest.fixture

@@ -99,4 +99,4 @@ def test_slurm_that_is_not_there_leaves_no_folder(
         launch(spec, CLUSTER, place, "slurm")
     assert not list((place.runs / "pretrain").iterdir())
     events = [json.loads(line) for line in (place.runs / ".ledger.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["submitting"]
+    assert [event["event"] for event in events] == ["submitting", "refused"]
