@@ -14,7 +14,7 @@ from typing import Any
 from jobs import slurm
 from jobs.array import ARRAYS, ArrayFolder, Member, MemberAgent, array_of_token
 from jobs.check_many import judge
-from jobs.cluster import Cluster
+from jobs.cluster import Cluster, slurm_parameters
 from jobs.controller import controller_pid, start_controller
 from jobs.errors import ConfigError, SubmitError
 from jobs.local_array import run_members, visible_count
@@ -112,6 +112,7 @@ def launch_array(
     limit, parallel = _limits(executor, len(plan.missing), parallel)
     facts = run_facts(specs[0], place, snapshot)
     shared = {"schema": 1, "executor": executor, "chunk_size": limit, "facts": facts}
+    shared["sbatch"] = slurm_parameters(specs[0], cluster)
     try:
         array.write(shared, plan.missing)
         write_provenance(place.home, array.provenance, list(place.argv))

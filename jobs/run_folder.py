@@ -188,6 +188,10 @@ class RunFolder:
         """What the submission with this token runs; a later one may have other resources."""
         return self.submission / f"{token}.spec.json"
 
+    def sbatch_json(self, token: str) -> Path:
+        """How the submission with this token was submitted: submitit's parameters."""
+        return self.submission / f"{token}.sbatch.json"
+
     def attempt(self, number: int) -> AttemptFolder:
         """Return the folder of attempt `number`, counted from 1."""
         return AttemptFolder(self.attempts / str(number))
