@@ -168,9 +168,9 @@ def prepare_member(place: Place, node: NodeFacts) -> RunFolder:
     facts = {**shared["facts"], "name": spec.name, "spec": spec.to_json()}
     create_json(run.run_json, {**facts, "array": str(place.array.path)})
     if not run.spec_json(place.token).exists():
+        # what a successor is submitted with: as a job of its own
+        write_json_atomic(run.sbatch_json(place.token), shared["sbatch"] | {"job_name": spec.name})
         write_json_atomic(run.spec_json(place.token), spec.to_json())
-    if "sbatch" in shared and not run.sbatch_json(place.token).exists():
-        write_json_atomic(run.sbatch_json(place.token), {**shared["sbatch"], "job_name": spec.name})
     if node.index == 0:
         if not run.provenance.exists():
             shutil.copytree(place.array.provenance, run.provenance, dirs_exist_ok=True)

@@ -112,8 +112,7 @@ def launch_array(
     limit, parallel = _limits(executor, len(plan.missing), parallel)
     facts = run_facts(specs[0], place, snapshot)
     shared = {"schema": 1, "executor": executor, "chunk_size": limit, "facts": facts}
-    if executor == "slurm":  # how a member's own successor is submitted
-        shared["sbatch"] = slurm_parameters(specs[0], cluster)
+    shared["sbatch"] = slurm_parameters(specs[0], cluster)
     try:
         array.write(shared, plan.missing)
         write_provenance(place.home, array.provenance, list(place.argv))

@@ -192,6 +192,8 @@ def test_a_member_makes_the_folder_that_a_launch_of_its_own_would(
     facts = read_json(run.run_json) or {}
     assert facts["spec"]["arguments"] == ["train", "number=1"]
     assert facts["array"] == str(launched.array)
+    alike = read_json(run.sbatch_json(token)) or {}
+    assert alike["job_name"] == "toy" and "array" not in alike["additional_parameters"]
     assert (run.provenance / "provenance.json").is_file()
     assert (read_json(run.job_json(token)) or {})["job_id"] == "7_1"
     assert run.find_claim(token, 0) == 1

@@ -14,6 +14,7 @@ def test_what_is_not_given_is_none() -> None:
     assert flags.pop("overrides") == []
     assert flags.pop("dry_run") is False
     assert flags.pop("follow") is False
+    assert flags.pop("forecast") is False
     assert set(flags.values()) == {None}
 
 
