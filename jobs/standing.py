@@ -56,11 +56,11 @@ def find_standing(run: RunFolder) -> Standing:
     claim = read_json(run.attempt(latest).claim_json) or {}
     job = read_json(run.job_json(str(claim.get("token")))) or _find_lost_job(run, claim)
     if job is None:
-        return _submitting(run, claim)
+        return submitting(run, claim)
     job_id, executor = str(job["job_id"]), str(job["executor"])
     if state.get("state") in FINAL and state.get("job_id") == job_id:
         return Standing("idle", f"ended as {state['state']}", job_id, executor)
-    is_live = _is_job_live(job_id) if executor == "slurm" else _is_process_live(run, latest, job)
+    is_live = _is_job_live(job_id) if executor == "slurm" else is_process_live(run, latest, job)
     if is_live:
         where = f"job {job_id}" if executor == "slurm" else f"process {job_id} on {job['host']}"
         return Standing("live", f"{run.path} is at work as {where}", job_id, executor)
@@ -89,7 +89,8 @@ def _find_lost_job(run: RunFolder, claim: dict[str, Any]) -> dict[str, Any] | No
     return read_json(run.job_json(token))
 
 
-def _submitting(run: RunFolder, claim: dict[str, Any]) -> Standing:
+def submitting(run: RunFolder, claim: dict[str, Any]) -> Standing:
+    """Say whether the launch behind a claim that has no job yet is still under way."""
     pid, host = int(claim.get("pid", 0)), str(claim.get("host"))
     if host == socket.gethostname():
         is_live = pid != os.getpid() and is_alive(pid, None)
@@ -106,7 +107,8 @@ def _is_job_live(job_id: str) -> bool:
     return job is not None and (job.get("JobState") or "").split()[0] in LIVE
 
 
-def _is_process_live(run: RunFolder, attempt: int, job: dict[str, Any]) -> bool:
+def is_process_live(run: RunFolder, attempt: int, job: dict[str, Any]) -> bool:
+    """Return whether the process of a run without a scheduler, or its agent, still lives."""
     if job["host"] != socket.gethostname():
         return run.read_state().get("state") not in FINAL
     if is_alive(int(job["job_id"]), job.get("process_start")):
