@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,20 @@ class Cluster:
     srun_arguments: tuple[str, ...] = ()
     sbatch: Mapping[str, str | bool] = field(default_factory=dict[str, str | bool])
     exclude: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as plain json values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Cluster:
+        """Build the profile that `to_json` wrote."""
+        given = dict(values)
+        given["limits"] = Limits(**given["limits"])
+        given["partitions"] = {name: Limits(**own) for name, own in given["partitions"].items()}
+        for name in ("preamble", "srun_arguments", "exclude"):
+            given[name] = tuple(given[name])
+        return cls(**given)
 
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""

@@ -118,9 +118,10 @@ def judge_gone(facts: RunFacts, end: str) -> Judgement:
     stop = read_stop(facts.run.attempt(facts.attempt).stop_json)
     asked = stop.reason if stop else ""
     if asked == "user":
-        return Judgement("stopped", "user", "by python -m jobs stop")
+        return Judgement("stopped", "user", "python -m jobs stop")
     if asked == "cancelled" or end == "CANCELLED":
-        return Judgement("cancelled", "", "by scancel" if asked != "cancelled" else "")
+        by_us = stop is not None and asked == "cancelled" and stop.source == "user"
+        return Judgement("cancelled", "", "python -m jobs cancel" if by_us else "scancel")
     commit = facts.run.last_commit_step()
     saved = "nothing was saved" if commit is None else f"saved at step {commit}"
     if facts.executor != "slurm" and facts.job_id:

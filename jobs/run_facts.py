@@ -98,12 +98,12 @@ def read_facts(path: str, kind: str, name: str) -> RunFacts | None:
             owner = os.stat(f"{path}/run.json").st_uid
         except OSError:
             return None
-    attempt = state.get("attempt")
+    attempt: Any = state.get("attempt")
     # a process has a start beside its number, which stands with the submission only
     is_enough = state.get("executor") == "slurm" or state.get("state") in FINAL
-    if state.get("job_id") and is_enough and isinstance(attempt, int):
-        if not _is_claimed(path, attempt + 1):
-            return RunFacts(path, kind, name, state, attempt, "", state, owner)
+    names_job = state.get("job_id") and is_enough and isinstance(attempt, int)
+    if names_job and not _is_claimed(path, attempt + 1):
+        return RunFacts(path, kind, name, state, attempt, "", state, owner)
     run = RunFolder(Path(path))
     attempt = run.latest_attempt()
     holder = run.attempt(attempt).holder if attempt else None

@@ -186,6 +186,10 @@ class RunFolder:
         """What the submission with this token runs; a later one may have other resources."""
         return self.submission / f"{token}.spec.json"
 
+    def cluster_json(self, token: str) -> Path:
+        """The cluster profile with which the submission with this token was made."""
+        return self.submission / f"{token}.cluster.json"
+
     def attempt(self, number: int) -> AttemptFolder:
         """Return the folder of attempt `number`, counted from 1."""
         return AttemptFolder(self.attempts / str(number))

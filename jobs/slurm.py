@@ -240,6 +240,13 @@ def ended_jobs(job_ids: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def cancel_pending(job_id: str) -> bool:
+    """Take a job out of the queue; False if it was not there, running or over."""
+    _run(["scancel", "--state=PENDING", job_id])
+    job = show_job(job_id)
+    return job is None or (job.get("JobState") or "").startswith("CANCELLED")
+
+
 def start_now(job_id: str) -> bool:
     """Lift the wait of a job that was requeued (reason BeginTime); its owner may do so.
 

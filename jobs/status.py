@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,12 @@ class StatusReader:
     """Reads how runs stand; a reader that is kept asks Slurm only every `LOOK_SEC`.
 
     Attributes:
+        runs: the folder of all runs.
         problem: why Slurm did not answer the last time; empty if it did or was not needed.
     """
 
     def __init__(self, runs: Path, budget: CallBudget | None = None) -> None:
-        self._runs = runs
+        self.runs = runs
         self._budget = budget or CallBudget()
         self._queue: Queue | None = None
         self._asked = 0.0
@@ -101,10 +102,9 @@ class StatusReader:
         self._lifted: set[tuple[str, int]] = set()
         self.problem = ""
 
-    def read(self, kinds: Callable[[str], bool] = lambda kind: True) -> list[RunStatus]:
+    def read(self) -> list[RunStatus]:
         """Return all runs, those that go on first, and among these the newest first."""
-        found = [facts for facts in read_all(self._runs) if kinds(facts.kind)]
-        rows = self._judge_all(found)
+        rows = self._judge_all(read_all(self.runs))
         return sorted(rows, key=lambda row: (STATES.index(row.state), -row.since, row.name))
 
     def read_one(self, path: Path) -> RunStatus | None:
@@ -139,7 +139,7 @@ class StatusReader:
             for facts, word in zip(found, words, strict=True)
             if word.state == "lost" and facts.executor == "slurm" and not queue.find(facts.job_id)
         ]
-        ends = find_ends(self._runs, filter(None, gone)) if gone else {}
+        ends = find_ends(self.runs, filter(None, gone)) if gone else {}
         rows: list[RunStatus] = []
         for facts, word in zip(found, words, strict=True):
             if end := ends.get(facts.job_id) if word.state == "lost" else None:

@@ -11,16 +11,16 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs import slurm
-from jobs.agent import NodeAgent
+from jobs.agent import NodeAgent, read_run
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
 from jobs.environment import HOME, code_first
-from jobs.errors import ConfigError, SubmitError
+from jobs.errors import ConfigError, RunError, SubmitError
 from jobs.node import NodeFacts
 from jobs.provenance import mask_arguments, write_provenance
 from jobs.rendezvous import Rendezvous
@@ -103,15 +103,8 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
             run.path, standing.job_id, standing.executor, standing.state, standing.message
         )
     how = "started" if number == 1 else f"resumed as attempt {number} ({standing.message})"
-    before = run.read_state()
-    try:
-        write_json_atomic(run.spec_json(token), spec.to_json())
-        write_provenance(place.home, run.provenance, list(place.argv))
-        run.write_state("queued", attempt=number, executor=executor)
-        return _submit(run, spec, cluster, executor, Submission(snapshot, token, number, how))
-    except SubmitError:
-        _forget(run, number, token, before)
-        raise
+    write_provenance(place.home, run.provenance, list(place.argv))
+    return _queue(run, spec, cluster, executor, Submission(snapshot, token, number, how))
 
 
 @dataclass(frozen=True)
@@ -122,6 +115,46 @@ class Submission:
     token: str
     number: int
     how: str
+
+
+def resume(run: RunFolder, resources: Mapping[str, Any]) -> Launched:
+    """Go on with a run from its last COMMIT, with the code and the spec that it has.
+
+    Args:
+        run: the run.
+        resources: fields of `Resources` to change; an `exclude` comes on top of what is excluded.
+
+    Returns:
+        What `launch` returns; live or done where there is nothing to go on with.
+
+    Raises:
+        JobsError: if the run's code copy is gone, or Slurm refuses.
+    """
+    facts = read_run(run)
+    snapshot = Snapshot(Path(facts["snapshot"]), str(facts["snapshot_hash"]))
+    if not snapshot.path.is_dir():
+        raise RunError(f"{run.path}: its code copy {snapshot.path} is gone; launch it again")
+    last, state = run.attempt(run.latest_attempt()).holder, run.read_state()
+    known = read_json(run.spec_json(last.token)) if last else None
+    spec = JobSpec.from_json(known or facts["spec"])
+    skipped = (*spec.resources.exclude, *state.get("excluded", ()), *resources.get("exclude", ()))
+    asked = {**resources, "exclude": tuple(dict.fromkeys(skipped))}
+    spec = replace(spec, resources=replace(spec.resources, **asked))
+    profile = read_json(run.cluster_json(last.token)) if last else None
+    job = (read_json(run.job_json(last.token)) if last else None) or state
+    executor = "slurm" if job.get("executor") == "slurm" else "local"
+    cluster = Cluster.from_json(profile) if profile else Cluster("unknown", executor=executor)
+    if executor == "slurm" and spec.resources.partition:
+        slurm.check_partition(spec.resources.partition)
+    place = Place(Path(facts["home"]), run.path.parent.parent, snapshot.path.parent)
+    token = uuid.uuid4().hex
+    number, standing = _take_run(run, spec, place, snapshot, token)
+    if number is None:
+        return Launched(
+            run.path, standing.job_id, standing.executor, standing.state, standing.message
+        )
+    how = f"resumed as attempt {number} from step {run.last_commit_step() or 0}"
+    return _queue(run, spec, cluster, executor, Submission(snapshot, token, number, how))
 
 
 def run_folder_of(spec: JobSpec, place: Place, snapshot: Snapshot) -> RunFolder:
@@ -175,6 +208,21 @@ def _take_run(
             return number, standing
 
 
+def _queue(
+    run: RunFolder, spec: JobSpec, cluster: Cluster, executor: str, facts: Submission
+) -> Launched:
+    """Submit a claimed attempt; if that fails, the claim is taken back."""
+    before = run.read_state()
+    try:
+        write_json_atomic(run.spec_json(facts.token), spec.to_json())
+        write_json_atomic(run.cluster_json(facts.token), cluster.to_json())
+        run.write_state("queued", attempt=facts.number, executor=executor)
+        return _submit(run, spec, cluster, executor, facts)
+    except SubmitError:
+        _forget(run, facts.number, facts.token, before)
+        raise
+
+
 def _forget(run: RunFolder, number: int, token: str, state: Mapping[str, Any]) -> None:
     """Take back a claim whose job was never queued; a run that never was leaves no folder."""
     if number == 1:
@@ -183,6 +231,7 @@ def _forget(run: RunFolder, number: int, token: str, state: Mapping[str, Any]) -
     shutil.rmtree(run.attempt(number).path)
     write_json_atomic(run.state_json, state)
     run.spec_json(token).unlink(missing_ok=True)
+    run.cluster_json(token).unlink(missing_ok=True)
 
 
 def _submit(
