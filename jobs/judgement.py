@@ -15,7 +15,6 @@ from jobs.run_facts import RunFacts
 from jobs.run_folder import read_json
 from jobs.slurm import QueuedJob
 from jobs.standing import FINAL, LIVE, comment_tag, is_process_live, record_job, submitting
-from jobs.stop import read_stop
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +114,8 @@ def judge_gone(facts: RunFacts, end: str) -> Judgement:
         facts: the run.
         end: Slurm's word for how the job ended; empty if nobody knows.
     """
+    from jobs.stop import read_stop  # what a table without lost runs does without
+
     stop = read_stop(facts.run.attempt(facts.attempt).stop_json)
     asked = stop.reason if stop else ""
     if asked == "user":
@@ -123,15 +124,11 @@ def judge_gone(facts: RunFacts, end: str) -> Judgement:
         by_us = stop is not None and asked == "cancelled" and stop.source == "user"
         return Judgement("cancelled", "", "python -m jobs cancel" if by_us else "scancel")
     commit = facts.run.last_commit_step()
-    saved = "nothing was saved" if commit is None else f"saved at step {commit}"
-    if facts.executor != "slurm" and facts.job_id:
-        who = f"process {facts.job_id}"
-    else:
-        who = f"job {facts.job_id}" if facts.job_id else ""
-    if not who:
-        return Judgement("lost", reason=f"its launch never reached the queue; {saved}")
-    how = f"ended as {end}" if end else "is gone"
-    return Judgement("lost", _CAUSES.get(end, ""), f"{who} {how} without an end mark; {saved}")
+    saved = "nothing saved" if commit is None else f"saved at step {commit}"
+    how = f"ended as {end}" if end else "gone without an end mark"
+    if not facts.job_id:
+        how = "its launch never reached the queue"
+    return Judgement("lost", _CAUSES.get(end, ""), f"{how}, {saved}")
 
 
 def _judge_submitting(facts: RunFacts) -> Judgement | None:

@@ -43,7 +43,7 @@ def read_queue(users: Iterable[int]) -> Queue:
     try:
         jobs = slurm.list_jobs(users)
     except SubmitError as error:
-        return Queue(problem=str(error))
+        return Queue(problem=str(error).splitlines()[-1])
     by_id: dict[str, QueuedJob] = {}
     by_tag: dict[str, QueuedJob] = {}
     for job in jobs:

@@ -136,8 +136,14 @@ def _read_attempt(
         lost_steps=max(0, lost_steps),
         started=float(outcome.get("started") or begun or claim.get("time") or 0.0),
         ended=outcome.get("ended"),
-        back_sec=max(0.0, span.began - before.ended) if span and before else None,
+        back_sec=_gap(before, span),
     )
+
+
+def _gap(before: Span | None, span: Span | None) -> float | None:
+    if before is None or span is None or not before.ended or not span.began:
+        return None
+    return max(0.0, span.began - before.ended)
 
 
 def _read_agents(attempt: AttemptFolder) -> list[dict[str, Any]]:

@@ -1,4 +1,8 @@
-"""What the files of a run say about it: a few small reads, for a thousand runs in a blink."""
+"""What the files of a run say about it: a few small reads, for a thousand runs in a blink.
+
+Paths are spelled out here as in `jobs.run_folder`, whose objects take longer to make than a file to
+read; a test holds both together.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from jobs.run_folder import RunFolder, read_json
+from jobs.run_folder import RunFolder
 from jobs.standing import FINAL
 
 _TAIL_BYTES = 4096
+_LARGEST = 1 << 20
 _EMPTY: dict[str, Any] = {}
 
 
@@ -92,7 +97,7 @@ def read_all(runs: Path) -> list[RunFacts]:
 
 def read_facts(path: str, kind: str, name: str) -> RunFacts | None:
     """Return the facts of one run; None if the folder is no run that was ever launched."""
-    state, owner = _read_state(f"{path}/state.json")
+    state, owner = _read_object(f"{path}/state.json")
     if not state:
         try:
             owner = os.stat(f"{path}/run.json").st_uid
@@ -102,21 +107,27 @@ def read_facts(path: str, kind: str, name: str) -> RunFacts | None:
     # a process has a start beside its number, which stands with the submission only
     is_enough = state.get("executor") == "slurm" or state.get("state") in FINAL
     names_job = state.get("job_id") and is_enough and isinstance(attempt, int)
-    if names_job and not _is_claimed(path, attempt + 1):
+    if names_job and not os.path.exists(f"{path}/attempts/{attempt + 1}/claim.json"):
         return RunFacts(path, kind, name, state, attempt, "", state, owner)
-    run = RunFolder(Path(path))
-    attempt = run.latest_attempt()
-    holder = run.attempt(attempt).holder if attempt else None
-    token = holder.token if holder else ""
-    job = (read_json(run.job_json(token)) if token else None) or _EMPTY
+    attempt, claim = _read_newest_claim(path)
+    token = str(claim.get("token") or "")
+    job = _read_object(f"{path}/submission/{token}.json")[0] if token else _EMPTY
     return RunFacts(path, kind, name, state, attempt, token, job, owner)
 
 
-def _is_claimed(path: str, attempt: int) -> bool:
-    return os.path.exists(f"{path}/attempts/{attempt}/claim.json")
+def _read_newest_claim(path: str) -> tuple[int, dict[str, Any]]:
+    try:
+        names = os.listdir(f"{path}/attempts")
+    except OSError:
+        return 0, _EMPTY
+    for number in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
+        claim, _ = _read_object(f"{path}/attempts/{number}/claim.json")
+        if claim:
+            return number, claim
+    return 0, _EMPTY
 
 
-def _read_state(path: str) -> tuple[dict[str, Any], int]:
+def _read_object(path: str) -> tuple[dict[str, Any], int]:
     """Return the object in a file and the file's owner; empty if it is missing or not whole."""
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -124,12 +135,18 @@ def _read_state(path: str) -> tuple[dict[str, Any], int]:
         return {}, 0
     try:
         owner = os.fstat(handle).st_uid
-        data = json.loads(os.read(handle, 1 << 20))
+        data = json.loads(os.read(handle, _LARGEST).decode())
     except (OSError, ValueError):
         return {}, 0
     finally:
         os.close(handle)
     return (cast("dict[str, Any]", data), owner) if isinstance(data, dict) else ({}, 0)
+
+
+def read_cause(path: str, attempt: int) -> tuple[str, str]:
+    """Return why an attempt ended, as a cause and in words; empty if it did not say."""
+    outcome, _ = _read_object(f"{path}/attempts/{attempt}/outcome.json")
+    return str(outcome.get("cause") or ""), str(outcome.get("reason") or "")
 
 
 def read_last_step(path: str) -> dict[str, Any]:
@@ -146,7 +163,7 @@ def read_last_step(path: str) -> dict[str, Any]:
         return {}
     finally:
         os.close(handle)
-    lines = text[: text.rfind(b"\n") + 1].splitlines()
+    lines = text[: text.rfind(b"\n") + 1].decode(errors="replace").splitlines()
     for line in reversed(lines if start == 0 else lines[1:]):
         try:
             record = json.loads(line)

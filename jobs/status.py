@@ -27,8 +27,7 @@ from jobs.judgement import (
     needs_queue,
 )
 from jobs.queue_view import CallBudget, Queue, is_held_back, read_queue
-from jobs.run_facts import RunFacts, read_all, read_facts, read_last_step
-from jobs.run_folder import read_json
+from jobs.run_facts import RunFacts, read_all, read_cause, read_facts, read_last_step
 from jobs.slurm import QueuedJob
 from jobs.standing import LIVE
 
@@ -56,7 +55,8 @@ class RunStatus:
         starts: when it is expected to start, seconds since the epoch.
         nodes: Slurm's list.
         partition: where it runs or waits.
-        since: when this state began, seconds since the epoch; of a lost run, its last sign of life.
+        since: when this state began, seconds since the epoch; the last sign of life of a run that
+            could not write down its end.
     """
 
     kind: str
@@ -129,11 +129,14 @@ class StatusReader:
         return slurm.start_now(job.job_id)
 
     def _judge_all(self, found: list[RunFacts]) -> list[RunStatus]:
-        asked = [facts for facts in found if needs_queue(facts)]
+        asked = {facts.path: facts for facts in found if needs_queue(facts)}
         if asked:
-            self._look(asked)
+            self._look(asked.values())
         queue = self._queue or Queue()
-        words = [self._judge(facts, queue) for facts in found]
+        words = [
+            self._judge(facts, queue) if facts.path in asked else judge_here(facts)
+            for facts in found
+        ]
         gone = [
             facts.job_id
             for facts, word in zip(found, words, strict=True)
@@ -166,8 +169,6 @@ class StatusReader:
         return job is None or job.state not in LIVE
 
     def _judge(self, facts: RunFacts, queue: Queue) -> Judgement:
-        if not needs_queue(facts):
-            return judge_here(facts)
         if queue.problem:
             words = f"Slurm does not answer; last written: {facts.written or 'nothing'}"
             return Judgement("unknown", reason=words)
@@ -188,8 +189,8 @@ def _row(facts: RunFacts, word: Judgement, job: QueuedJob | None) -> RunStatus:
     is_pending = job is not None and job.state == "PENDING"
     cause, reason = word.cause, word.reason
     if not cause and word.state in GOING_ON and facts.attempt > 1:
-        last = read_json(facts.run.attempt(facts.attempt - 1).outcome_json) or {}
-        cause, reason = str(last.get("cause") or ""), reason or str(last.get("reason") or "")
+        cause, words = read_cause(facts.path, facts.attempt - 1)
+        reason = reason or words
     return RunStatus(
         kind=facts.kind,
         name=facts.name,
@@ -223,6 +224,10 @@ def _left(record: Mapping[str, Any], *, is_running: bool) -> float | None:
 
 
 def _since(facts: RunFacts, word: Judgement, record: Mapping[str, Any]) -> float:
-    """Return when a state began; of a lost run, its last sign of life."""
+    """Return when a state began; of a run that could not write its end, its last sign of life."""
     updated = float(facts.state.get("updated") or 0.0)
-    return max(updated, float(record.get("time") or 0.0)) if word.state == "lost" else updated
+    if word.state in (*GOING_ON, facts.written):
+        return updated
+    stop_json = facts.run.attempt(facts.attempt).stop_json
+    asked = stop_json.stat().st_mtime if stop_json.exists() else 0.0
+    return max(updated, asked, float(record.get("time") or 0.0))

@@ -15,7 +15,7 @@ _HEAD = ("KIND", "NAME", "STATE", "TRY", "STEP", "LEFT", "JOB", "AGE")
 _RIGHT = frozenset((3, 4, 5, 7))
 _NAME, _STATE = 1, 2
 _GAP = "  "
-_NAME_MIN, _NOTE_MIN = 16, 28
+_NAME_MIN, _NOTE_MIN = 20, 40
 _INDENT = "    "
 _COLOURS = {"running": 32, "queued": 33, "waiting": 33, "lost": 31, "failed": 31, "unknown": 35}
 
@@ -33,7 +33,7 @@ def render_table(rows: Sequence[RunStatus], width: int | None, *, colour: bool =
     notes = [describe_note(row, now) for row in rows]
     widths = [max(len(line[i]) for line in [_HEAD, *cells]) for i in range(len(_HEAD))]
     room = _note_room(widths, width, notes)
-    is_beside = room is None or room >= _NOTE_MIN
+    is_beside = room is None or room > 0
     lines = [_line(_HEAD, widths, "") + (_GAP + "NOTE" if is_beside and any(notes) else "")]
     for row, line, note in zip(rows, cells, notes, strict=True):
         text = _line(line, widths, row.state if colour else "")
@@ -46,19 +46,16 @@ def render_table(rows: Sequence[RunStatus], width: int | None, *, colour: bool =
 
 
 def _note_room(widths: list[int], width: int | None, notes: Sequence[str]) -> int | None:
-    """Shorten the column of names until all fits; return what is left for the notes."""
+    """Shorten the column of names until all fits; return what is left for the notes beside."""
     if width is None:
         return None
-    others = sum(widths) - widths[_NAME] + len(_GAP) * (len(widths) - 1)
-    spare = width - others
-    full, least = widths[_NAME], min(_NAME_MIN, widths[_NAME])
-    for wanted in (max(map(len, notes), default=0), _NOTE_MIN):
-        beside = spare - len(_GAP) - wanted
-        if wanted and beside >= min(full, 24):
-            widths[_NAME] = min(full, beside)
-            return spare - widths[_NAME] - len(_GAP)
-    widths[_NAME] = min(full, max(least, spare))
-    return 0
+    spare = width - (sum(widths) - widths[_NAME]) - len(_GAP) * (len(widths) - 1)
+    least = min(_NAME_MIN, widths[_NAME])
+    wanted = min(_NOTE_MIN, max(map(len, notes), default=0))
+    beside = spare - len(_GAP) - wanted
+    has_room = wanted > 0 and beside >= least
+    widths[_NAME] = min(widths[_NAME], max(least, beside if has_room else spare))
+    return spare - widths[_NAME] - len(_GAP) if has_room else 0
 
 
 def _cells(row: RunStatus, now: float) -> list[str]:

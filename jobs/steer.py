@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from jobs import slurm
 from jobs.errors import JobsError, RunError
 from jobs.find_run import find_run
-from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
+from jobs.run_folder import RunFolder, read_json, write_json_atomic
 from jobs.standing import FINAL, Standing, find_standing
 from jobs.stop import Stop
 
@@ -65,8 +65,7 @@ def stop(run: RunFolder) -> Act:
         SubmitError: if Slurm does not answer.
     """
     standing = find_live(run)
-    attempt = run.attempt(run.latest_attempt())
-    create_json(attempt.stop_json, Stop("user", None, "user", "python -m jobs stop").to_json())
+    _ask(run, Stop("user", None, "user", "python -m jobs stop"))
     if standing.executor == "slurm" and slurm.cancel_pending(standing.job_id):
         _mark(run, "stopped", "user", standing)
         return Act("stopped", f"job {standing.job_id} taken out of the queue")
@@ -94,8 +93,7 @@ def cancel(run: RunFolder) -> Act:
         return Act("cancelled", "nobody was at work on it; marked as cancelled")
     is_slurm = standing.executor == "slurm"
     deadline = None if is_slurm else time.time() + CANCEL_SEC
-    request = Stop("cancelled", deadline, "user", "python -m jobs cancel")
-    write_json_atomic(run.attempt(run.latest_attempt()).stop_json, request.to_json())
+    _ask(run, Stop("cancelled", deadline, "user", "python -m jobs cancel"))
     if not is_slurm:
         message = f"process {standing.job_id} told to end within {CANCEL_SEC} s"
         return Act("cancelling", message)
@@ -142,6 +140,14 @@ def send_stop_signal(run: RunFolder, standing: Standing) -> None:
     if agent is None:
         raise RunError(f"{run.path}: its agent has not started yet, try again")
     os.kill(int(agent["pid"]), signal.SIGUSR2)
+
+
+def _ask(run: RunFolder, request: Stop) -> None:
+    """Put a person's wish into the newest attempt, above what the scheduler wanted of it."""
+    number = 0
+    while number != run.latest_attempt():  # the run may go on this moment
+        number = run.latest_attempt()
+        write_json_atomic(run.attempt(number).stop_json, request.to_json())
 
 
 def _mark(run: RunFolder, state: str, cause: str, standing: Standing) -> None:
