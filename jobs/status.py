@@ -169,6 +169,8 @@ class StatusReader:
         return job is None or job.state not in LIVE
 
     def _judge(self, facts: RunFacts, queue: Queue) -> Judgement:
+        if queue.problem and not facts.executor:  # a launch that died before it named one
+            return judge_here(facts)
         if queue.problem:
             words = f"Slurm does not answer; last written: {facts.written or 'nothing'}"
             return Judgement("unknown", reason=words)
@@ -184,8 +186,7 @@ def _is_unchanged(facts: RunFacts) -> bool:
 
 def _row(facts: RunFacts, word: Judgement, job: QueuedJob | None) -> RunStatus:
     state = facts.state
-    has_news = word.state in GOING_ON or word.state == "lost"
-    record = read_last_step(facts.path) if has_news else {}
+    record = read_last_step(facts.path) if word.state != "done" else {}
     is_pending = job is not None and job.state == "PENDING"
     cause, reason = word.cause, word.reason
     if not cause and word.state in GOING_ON and facts.attempt > 1:
