@@ -89,10 +89,7 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
         JobsError: if the code cannot be copied, the configuration is wrong, or Slurm refuses; no
             new run folder is left.
     """
-    if executor == "slurm" and spec.resources.partition:
-        slurm.check_partition(spec.resources.partition)
-    if executor != "slurm" and spec.resources.nodes != 1:
-        raise SubmitError(f"the {executor} executor has one node, {spec.resources.nodes} asked for")
+    _check_place(spec, executor)
     snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs])
     check_configuration(spec, place, snapshot)
     run = run_folder_of(spec, place, snapshot)
@@ -144,8 +141,7 @@ def resume(run: RunFolder, resources: Mapping[str, Any]) -> Launched:
     job = (read_json(run.job_json(last.token)) if last else None) or state
     executor = "slurm" if job.get("executor") == "slurm" else "local"
     cluster = Cluster.from_json(profile) if profile else Cluster("unknown", executor=executor)
-    if executor == "slurm" and spec.resources.partition:
-        slurm.check_partition(spec.resources.partition)
+    _check_place(spec, executor)
     place = Place(Path(facts["home"]), run.path.parent.parent, snapshot.path.parent)
     token = uuid.uuid4().hex
     number, standing = _take_run(run, spec, place, snapshot, token)
@@ -155,6 +151,13 @@ def resume(run: RunFolder, resources: Mapping[str, Any]) -> Launched:
         )
     how = f"resumed as attempt {number} from step {run.last_commit_step() or 0}"
     return _queue(run, spec, cluster, executor, Submission(snapshot, token, number, how))
+
+
+def _check_place(spec: JobSpec, executor: str) -> None:
+    if executor == "slurm" and spec.resources.partition:
+        slurm.check_partition(spec.resources.partition)
+    if executor != "slurm" and spec.resources.nodes != 1:
+        raise SubmitError(f"the {executor} executor has one node, {spec.resources.nodes} asked for")
 
 
 def run_folder_of(spec: JobSpec, place: Place, snapshot: Snapshot) -> RunFolder:
