@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jobs.errors import ConfigError, SpecError, unknown_name
 from jobs.spec import JobSpec, Resources, parse_duration, parse_memory
@@ -75,16 +75,21 @@ class Cluster:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Cluster:
         """Build the profile that `to_json` wrote."""
-        given = dict(values)
+        given = {name: _frozen(value) for name, value in values.items()}
         given["limits"] = Limits(**given["limits"])
         given["partitions"] = {name: Limits(**own) for name, own in given["partitions"].items()}
-        for name in ("preamble", "srun_arguments", "exclude"):
-            given[name] = tuple(given[name])
         return cls(**given)
 
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""
         return self.partitions.get(partition or "", self.limits)
+
+
+def _frozen(value: Any) -> Any:
+    """Return the lists that json made of tuples as tuples again."""
+    if not isinstance(value, list):
+        return value
+    return tuple(_frozen(each) for each in cast("list[Any]", value))
 
 
 def list_clusters(configs: Path) -> list[str]:

@@ -47,7 +47,7 @@ def _facts(detail: RunDetail, now: float) -> list[tuple[str, str]]:
         (str(detail.evaluation.get("name", "")), _evaluation(detail.evaluation)),
         ("saved", _saved(detail, now)),
         ("nodes", _place(detail)),
-        ("may go on", ", ".join(f"{cause} {left}x" for cause, left in detail.budgets.items())),
+        ("may go on", _budgets(detail.budgets)),
         ("excluded", ", ".join(detail.excluded)),
     ]
 
@@ -80,6 +80,11 @@ def _saved(detail: RunDetail, now: float) -> str:
         return "nothing yet" if detail.row.state != "done" else ""
     step, moment = detail.saved
     return f"step {step}, {format_duration(now - moment)} ago"
+
+
+def _budgets(budgets: Mapping[str, Any]) -> str:
+    known = {cause: left for cause, left in budgets.items() if isinstance(left, int)}
+    return ", ".join(f"{cause} {left}x" for cause, left in known.items())
 
 
 def _place(detail: RunDetail) -> str:

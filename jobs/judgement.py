@@ -83,7 +83,7 @@ def judge_here(facts: RunFacts) -> Judgement:
     if facts.attempt == 0:
         return Judgement("lost", reason="its launch never reached the queue")
     if not facts.job:
-        return _judge_submitting(facts) or judge_gone(facts, "")
+        return _judge_submitting(facts, Queue()) or judge_gone(facts, "")
     if is_process_live(facts.run, facts.attempt, facts.job):
         return Judgement(facts.written if facts.written in GOING_ON else "running")
     return judge_gone(facts, "")
@@ -93,7 +93,7 @@ def judge_by_queue(facts: RunFacts, queue: Queue) -> Judgement:
     """Judge a run of Slurm by the queue as it was seen after the facts were read."""
     job = queue.find(facts.job_id) if facts.job_id else queue.by_tag.get(comment_tag(facts.token))
     if job is None and not facts.job_id:
-        word = _judge_submitting(facts)
+        word = _judge_submitting(facts, queue)
         if word is not None:
             return word
     if job is None:
@@ -131,8 +131,11 @@ def judge_gone(facts: RunFacts, end: str) -> Judgement:
     return Judgement("lost", _CAUSES.get(end, ""), f"{how}, {saved}")
 
 
-def _judge_submitting(facts: RunFacts) -> Judgement | None:
+def _judge_submitting(facts: RunFacts, queue: Queue) -> Judgement | None:
     claim = read_json(facts.run.attempt(facts.attempt).claim_json) or {}
+    before = queue.find(str(claim.get("after") or ""))  # the job that is to submit the next one
+    if before is not None and before.state in LIVE:
+        return Judgement("queued", reason=f"goes on after job {before.job_id}")
     standing = submitting(facts.run, claim)
     return Judgement("queued", reason="being submitted") if standing.state == "live" else None
 

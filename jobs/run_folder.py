@@ -20,7 +20,6 @@ import json
 import os
 import socket
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
 
 def _write_beside(path: Path, data: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    beside = path.with_name(f".{path.name}.{os.urandom(16).hex()}")
     try:
         _create_in_place(beside, data)
     except OSError:

@@ -247,13 +247,13 @@ def cancel_pending(job_id: str) -> bool:
     return job is None or (job.get("JobState") or "").startswith("CANCELLED")
 
 
-def start_now(job_id: str) -> bool:
-    """Lift the wait of a job that was requeued (reason BeginTime); its owner may do so.
+def start_now(job_id: str) -> None:
+    """Have a pending job of ours start as soon as it can, whatever begin time it has.
 
-    Returns:
-        False if Slurm refuses; the job then starts when its time has come.
+    Raises:
+        SubmitError: with Slurm's words if it refuses.
     """
-    return _run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"]).returncode == 0
+    _ask(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
 
 
 def node_states(names: Iterable[str]) -> dict[str, str]:

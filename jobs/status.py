@@ -7,15 +7,17 @@ otherwise it is `lost`, whatever it says. The other way round a run's own end al
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs import slurm
 from jobs.accounting import find_ends
+from jobs.errors import SubmitError
 from jobs.judgement import (
     GOING_ON,
     STATES,
@@ -30,6 +32,8 @@ from jobs.queue_view import CallBudget, Queue, is_held_back, read_queue
 from jobs.run_facts import RunFacts, read_all, read_cause, read_facts, read_last_step
 from jobs.slurm import QueuedJob
 from jobs.standing import LIVE
+
+logger = logging.getLogger(__name__)
 
 # Between two looks at the queue of a command that stays: leaves room for lifting a wait.
 LOOK_SEC = 40.0
@@ -82,7 +86,7 @@ class RunStatus:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 class StatusReader:
@@ -118,15 +122,20 @@ class StatusReader:
 
     def lift_wait(self, row: RunStatus) -> bool:
         """Have a job that waits only because it was requeued start now; True if it was asked."""
-        facts = read_facts(row.path, row.kind, row.name)
         job = self._queue.find(row.job_id) if self._queue else None
         key = (row.job_id, row.attempt)
-        if facts is None or job is None or not is_held_back(job) or key in self._lifted:
+        # the first attempt may have been asked to begin later; a requeued one was not
+        if job is None or not is_held_back(job) or row.attempt < 2 or key in self._lifted:
             return False
         if not self._budget.take():
             return False
         self._lifted.add(key)
-        return slurm.start_now(job.job_id)
+        try:
+            slurm.start_now(job.job_id)
+        except SubmitError as error:  # somebody else's job: it starts when its time has come
+            logger.debug("%s: %s", row.path, error)
+            return False
+        return True
 
     def _judge_all(self, found: list[RunFacts]) -> list[RunStatus]:
         asked = {facts.path: facts for facts in found if needs_queue(facts)}

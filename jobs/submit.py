@@ -131,14 +131,14 @@ def resume(run: RunFolder, resources: Mapping[str, Any]) -> Launched:
     snapshot = Snapshot(Path(facts["snapshot"]), str(facts["snapshot_hash"]))
     if not snapshot.path.is_dir():
         raise RunError(f"{run.path}: its code copy {snapshot.path} is gone; launch it again")
-    last, state = run.attempt(run.latest_attempt()).holder, run.read_state()
+    last = run.attempt(run.latest_attempt()).holder
     known = read_json(run.spec_json(last.token)) if last else None
     spec = JobSpec.from_json(known or facts["spec"])
-    skipped = (*spec.resources.exclude, *state.get("excluded", ()), *resources.get("exclude", ()))
+    skipped = (*spec.resources.exclude, *resources.get("exclude", ()))
     asked = {**resources, "exclude": tuple(dict.fromkeys(skipped))}
     spec = replace(spec, resources=replace(spec.resources, **asked))
     profile = read_json(run.cluster_json(last.token)) if last else None
-    job = (read_json(run.job_json(last.token)) if last else None) or state
+    job = (read_json(run.job_json(last.token)) if last else None) or run.read_state()
     executor = "slurm" if job.get("executor") == "slurm" else "local"
     cluster = Cluster.from_json(profile) if profile else Cluster("unknown", executor=executor)
     _check_place(spec, executor)

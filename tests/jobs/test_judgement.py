@@ -190,3 +190,14 @@ def test_looking_at_runs_does_not_import_what_a_launch_needs() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for heavy in ("yaml", "submitit", "torch", "'ctypes'"):
         assert heavy not in done.stdout
+
+
+def test_an_attempt_whose_job_is_still_to_be_submitted_by_the_one_before_is_queued(
+    tmp_path: Path,
+) -> None:
+    folder = make_launched(tmp_path, NAME, "queued")
+    claim = {"token": token_of(NAME), "restart": 0, "host": "node1", "pid": 1, "time": 0}
+    write(folder.attempt(1).claim_json, {**claim, "after": "6"})
+    word = judge_by_queue(facts_of(folder), queue_of(queued_job("6", "COMPLETING")))
+    assert (word.state, word.reason) == ("queued", "goes on after job 6")
+    assert judge_by_queue(facts_of(folder), Queue()).state == "lost"
