@@ -198,9 +198,8 @@ def _row(facts: RunFacts, word: Judgement, job: QueuedJob | None) -> RunStatus:
     record = read_last_step(facts.path) if word.state != "done" else {}
     is_pending = job is not None and job.state == "PENDING"
     cause, reason = word.cause, word.reason
-    if not cause and word.state in GOING_ON and facts.attempt > 1:
-        cause, words = read_cause(facts.path, facts.attempt - 1)
-        reason = reason or words
+    if not cause and not reason and word.state in GOING_ON and facts.attempt > 1:
+        cause, reason = read_cause(facts.path, facts.attempt - 1)
     return RunStatus(
         kind=facts.kind,
         name=facts.name,

@@ -15,13 +15,15 @@ _HEAD = ("KIND", "NAME", "STATE", "TRY", "STEP", "LEFT", "JOB", "AGE")
 _RIGHT = frozenset((3, 4, 5, 7))
 _NAME, _STATE = 1, 2
 _GAP = "  "
-_NAME_MIN, _NOTE_MIN = 20, 40
+_NAME_MIN, _NAME_LONG = 20, 32
+_NOTE_SHORT = 20
+_NOTE_MIN = 40  # a note that is cut needs this much room beside its run
 _INDENT = "    "
 _COLOURS = {"running": 32, "queued": 33, "waiting": 33, "lost": 31, "failed": 31, "unknown": 35}
 
 
 def render_table(rows: Sequence[RunStatus], width: int | None, *, colour: bool = False) -> str:
-    """Return a table of runs; where a note has no room beside its run, it stands below it.
+    """Return a table of runs; a note that has no room beside its run stands below it.
 
     Args:
         rows: the runs, in the order to show.
@@ -30,32 +32,26 @@ def render_table(rows: Sequence[RunStatus], width: int | None, *, colour: bool =
     """
     now = time.time()
     cells = [_cells(row, now) for row in rows]
-    notes = [describe_note(row, now) for row in rows]
     widths = [max(len(line[i]) for line in [_HEAD, *cells]) for i in range(len(_HEAD))]
-    room = _note_room(widths, width, notes)
-    is_beside = room is None or room > 0
-    lines = [_line(_HEAD, widths, "") + (_GAP + "NOTE" if is_beside and any(notes) else "")]
+    notes = [describe_note(row, now) for row in rows]
+    # long names give way to short notes, and shorter ones only to the other columns
+    shown = min(_NOTE_SHORT, max(map(len, notes), default=0)) + len(_GAP)
+    for least, beside in ((_NAME_LONG, shown), (_NAME_MIN, 0)):
+        over = sum(widths) + len(_GAP) * (len(widths) - 1) + beside - (width or 10**6)
+        widths[_NAME] = max(min(least, widths[_NAME]), widths[_NAME] - max(0, over))
+    used = sum(widths) + len(_GAP) * len(widths)
+    lines = [_line(_HEAD, widths, "")]
     for row, line, note in zip(rows, cells, notes, strict=True):
         text = _line(line, widths, row.state if colour else "")
-        if note and is_beside:
-            text += _GAP + (note if room is None else cut(note, room))
+        room = len(note) if width is None else width - used
+        if note and (len(note) <= room or room >= _NOTE_MIN):
+            lines.append(text + _GAP + cut(note, room))
+            lines[0] = _line(_HEAD, widths, "") + _GAP + "NOTE"
+            continue
         lines.append(text)
-        if note and not is_beside:
+        if note:
             lines.append(_INDENT + cut(note, (width or len(note)) - len(_INDENT)))
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _note_room(widths: list[int], width: int | None, notes: Sequence[str]) -> int | None:
-    """Shorten the column of names until all fits; return what is left for the notes beside."""
-    if width is None:
-        return None
-    spare = width - (sum(widths) - widths[_NAME]) - len(_GAP) * (len(widths) - 1)
-    least = min(_NAME_MIN, widths[_NAME])
-    wanted = min(_NOTE_MIN, max(map(len, notes), default=0))
-    beside = spare - len(_GAP) - wanted
-    has_room = wanted > 0 and beside >= least
-    widths[_NAME] = min(widths[_NAME], max(least, beside if has_room else spare))
-    return spare - widths[_NAME] - len(_GAP) if has_room else 0
 
 
 def _cells(row: RunStatus, now: float) -> list[str]:
@@ -130,9 +126,11 @@ def format_clock(moment: float, now: float) -> str:
 
 def shorten(text: str, width: int) -> str:
     """Return text within `width`, its middle replaced by dots: both ends tell runs apart."""
+    if len(text) <= width:
+        return text
     from jobs.report_table import shorten as shorten_middle  # only where something is too long
 
-    return text if len(text) <= width else shorten_middle(text, width)
+    return shorten_middle(text, width)
 
 
 def cut(text: str, width: int) -> str:
