@@ -1,100 +1,87 @@
-"""Look at and steer runs: `python -m jobs status|follow|stop|preempt RUN`."""
+"""Look at runs and steer them: `python -m jobs COMMAND`. Each command is `jobs/COMMAND_command.py`.
+
+A command's module has `HELP` (one line), `add_arguments(parser)` and `run(arguments)`, which
+returns the exit code. What it needs beyond argparse it imports in `run`: help must cost nothing.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
-from pathlib import Path
-from typing import Any
+from importlib import import_module
 
-from jobs import slurm
-from jobs.errors import JobsError, RunError
-from jobs.follow import describe_state, follow
-from jobs.run_folder import RunFolder, create_json, read_json
-from jobs.standing import Standing, find_standing
-from jobs.stop import Stop
+from jobs.arguments import make_parser
 
+TYPE_CHECKING = False  # typing costs milliseconds
+if TYPE_CHECKING:
+    from types import ModuleType
 
-def status(run: RunFolder) -> int:
-    """Print the run's state and who is at work on it."""
-    state = run.read_state()
-    standing = find_standing(run)
-    print(describe_state(state) if state else "[no state yet]")
-    print(f"last COMMIT: {run.last_commit_step()}; {standing.message or standing.state}")
-    return 0
+# Names in the order in which they are shown, each with an example that works as it stands.
+COMMANDS = {
+    "list": "python -m jobs list --state running,lost",
+    "status": "python -m jobs status last --watch",
+    "follow": "python -m jobs follow last --all-ranks",
+    "stop": "python -m jobs stop tsf_base",
+    "cancel": "python -m jobs cancel 123456 123457",
+    "resume": "python -m jobs resume tsf_base --time 12h",
+    "preempt": "python -m jobs preempt last",
+    "nodes": "python -m jobs nodes",
+    "gc": "python -m jobs gc --dry-run",
+    "doctor": "python -m jobs doctor --write",
+}
 
-
-def stop(run: RunFolder) -> int:
-    """Have the run save and end, and not go on by itself."""
-    standing = find_live(run)
-    attempt = run.attempt(run.latest_attempt())
-    create_json(attempt.stop_json, Stop("user", None, "user", "python -m jobs stop").to_json())
-    if standing.executor == "slurm" and _is_pending(standing.job_id):
-        slurm.cancel(standing.job_id)
-        run.write_state("stopped", attempt=attempt.number, job_id=standing.job_id, cause="user")
-        print(f"job {standing.job_id} taken out of the queue; launch it again to go on")
-        return 0
-    send_stop_signal(run, standing)
-    print("asked to save and stop; launch it again to go on")
-    return 0
+_EPILOG = """\
+RUN is a run's folder, its name or the beginning of it, the id of a job that it has or had, or last
+(also -) for the newest run. Every command takes --json, and has --help of its own.
+exit code: 0 done as asked; 1 the run ended badly, or Slurm does not answer; 2 refused: the message
+says what to change.
+"""
 
 
-def preempt(run: RunFolder) -> int:
-    """Give the run the signal of a preemption, as a drill: it saves, stops and goes on."""
-    send_stop_signal(run, find_live(run))
-    print("stop signal sent; the run goes on by itself")
-    return 0
+def help_text() -> str:
+    """Return what `--help` prints: every command with an example."""
+    lines = ["usage: python -m jobs COMMAND [RUN] [flags]", "", "Look at runs and steer them.", ""]
+    for name, example in COMMANDS.items():
+        lines += [f"  {name:<9}{_module(name).HELP}", f"  {'':<9}    {example}"]
+    return "\n".join([*lines, "", _EPILOG])
 
 
-def find_live(run: RunFolder) -> Standing:
-    """Return who is at work on the run.
-
-    Raises:
-        RunError: if nobody is.
-    """
-    standing = find_standing(run)
-    if standing.state != "live" or not standing.job_id:
-        raise RunError(f"nobody is at work on {run.path}: {standing.message or standing.state}")
-    return standing
-
-
-def send_stop_signal(run: RunFolder, standing: Standing) -> None:
-    """Send SIGUSR2 to the agents of a run.
-
-    Raises:
-        RunError: if a local run's agent has not started yet.
-    """
-    if standing.executor == "slurm":
-        slurm.send_signal(standing.job_id, "USR2")
-        return
-    agent = read_json(run.attempt(run.latest_attempt()).node_json(0))
-    if agent is None:
-        raise RunError(f"{run.path}: its agent has not started yet, try again")
-    os.kill(int(agent["pid"]), signal.SIGUSR2)
-
-
-def _is_pending(job_id: str) -> bool:
-    job: dict[str, Any] = slurm.show_job(job_id) or {}
-    return str(job.get("JobState", "")).startswith("PENDING")
+def _module(name: str) -> ModuleType:
+    return import_module(f"jobs.{name}_command")
 
 
 def main() -> int:
-    """Parse and act."""
-    actions = {"status": status, "follow": follow, "stop": stop, "preempt": preempt}
-    parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
-    parser.add_argument("action", choices=actions)
-    parser.add_argument("run", type=Path, help="a run folder, runs/<kind>/<name>")
-    arguments = parser.parse_args()
-    run = RunFolder(arguments.run.resolve())
+    """Run the command that the arguments name."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return 0 if words else 2
+    name = words[0]
+    if name not in COMMANDS:
+        return _refuse(name)
+    module = _module(name)
+    parser = make_parser(name, module.HELP, COMMANDS[name])
+    module.add_arguments(parser)
+    arguments = parser.parse_args(words[1:])
+    from jobs.errors import JobsError
+
     try:
-        if not run.run_json.is_file():
-            raise RunError(f"{arguments.run} is not a run folder")
-        return actions[arguments.action](run)
+        code: int = module.run(arguments)
+        sys.stdout.flush()
+        return code
     except JobsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _refuse(name: str) -> int:
+    from jobs.errors import unknown_name  # only a typing error pays for it
+
+    print(f"error: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

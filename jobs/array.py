@@ -170,6 +170,7 @@ def prepare_member(place: Place, node: NodeFacts) -> RunFolder:
     if not run.spec_json(place.token).exists():
         # what a successor is submitted with: as a job of its own
         write_json_atomic(run.sbatch_json(place.token), shared["sbatch"] | {"job_name": spec.name})
+        write_json_atomic(run.cluster_json(place.token), shared["cluster"])
         write_json_atomic(run.spec_json(place.token), spec.to_json())
     if node.index == 0:
         if not run.provenance.exists():

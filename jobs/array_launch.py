@@ -113,6 +113,7 @@ def launch_array(
     facts = run_facts(specs[0], place, snapshot)
     shared = {"schema": 1, "executor": executor, "chunk_size": limit, "facts": facts}
     shared["sbatch"] = slurm_parameters(specs[0], cluster)
+    shared["cluster"] = cluster.to_json()
     try:
         array.write(shared, plan.missing)
         write_provenance(place.home, array.provenance, list(place.argv))

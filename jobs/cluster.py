@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jobs.budgets import read_budgets
 from jobs.errors import ConfigError, SpecError, unknown_name
@@ -83,9 +83,30 @@ class Cluster:
     watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
     preflight: PreflightLimits = field(default_factory=PreflightLimits)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as plain json values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Cluster:
+        """Build the profile that `to_json` wrote."""
+        given = {name: _frozen(value) for name, value in values.items()}
+        given["limits"] = Limits(**given["limits"])
+        given["partitions"] = {name: Limits(**own) for name, own in given["partitions"].items()}
+        given["watchdog"] = WatchdogLimits(**given["watchdog"])
+        given["preflight"] = PreflightLimits(**given["preflight"])
+        return cls(**given)
+
     def limits_of(self, partition: str | None) -> Limits:
         """Return the limits of a partition; one the profile does not list has the cluster's."""
         return self.partitions.get(partition or "", self.limits)
+
+
+def _frozen(value: Any) -> Any:
+    """Return the lists that json made of tuples as tuples again."""
+    if not isinstance(value, list):
+        return value
+    return tuple(_frozen(each) for each in cast("list[Any]", value))
 
 
 def list_clusters(configs: Path) -> list[str]:

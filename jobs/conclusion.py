@@ -170,3 +170,20 @@ def _ask_afterwards(ended: Concluding) -> Stop | None:
     reason = decide_ended(job, ended.node.restart)
     seen = f"found ended, job {job.get('JobState')}, restarts {job.get('Restarts')}"
     return Stop(reason, detail=seen) if reason else None
+
+
+def conclude_lost(run: RunFolder) -> None:
+    """Write down how the newest attempt ended if nobody could: all that ran it was killed.
+
+    An attempt that never started has no end.
+    """
+    latest = run.latest_attempt()
+    attempt, holder = run.attempt(latest), run.attempt(latest).holder
+    if not latest or holder is None or not attempt.node_json(0).exists():
+        return
+    job = read_json(run.job_json(holder.token))
+    if job is None or not run.spec_json(holder.token).exists():
+        return
+    executor, job_id = str(job["executor"]), str(job["job_id"])
+    node = NodeFacts(executor=executor, job_id=job_id, restart=holder.restart)
+    reconcile(Concluding(run, latest, node, holder.token))

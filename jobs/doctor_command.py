@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
-from pathlib import Path
 
-from jobs.cluster import list_clusters
-from jobs.doctor import Finding, examine, profile_text
-from jobs.errors import ConfigError
-from jobs.settings import load_settings
-from jobs.site import Site, read_site
+TYPE_CHECKING = False  # typing costs milliseconds
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.doctor import Finding
+    from jobs.site import Site
 
 HELP = "say what this Slurm supports; --write makes configs/clusters/NAME.yaml from it"
 
 _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
-_INFINIBAND = Path("/sys/class/infiniband")
+_INFINIBAND = "/sys/class/infiniband"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
         SubmitError: if no Slurm answers.
         ConfigError: if the profile is there already.
     """
-    home = Path(__file__).resolve().parent.parent
-    configs = home / "configs"
+    import json
+    from pathlib import Path
+
+    from jobs.doctor import examine, profile_text
+    from jobs.settings import load_settings
+    from jobs.site import read_site
+
+    configs = Path(__file__).resolve().parent.parent / "configs"
     site = read_site()
     findings = examine(site, disk_type(load_settings(configs).runs))
-    profile = profile_text(site, has_infiniband=_INFINIBAND.is_dir())
+    profile = profile_text(site, has_infiniband=os.path.isdir(_INFINIBAND))
     if arguments.json:
         facts = {"findings": [each.to_json() for each in findings], "profile": profile}
         print(json.dumps(facts, indent=1))
@@ -66,6 +70,8 @@ def _print(findings: list[Finding]) -> None:
 
 
 def _suggest(configs: Path, site: Site) -> None:
+    from jobs.cluster import list_clusters
+
     name = _name_of(site)
     if name in list_clusters(configs):
         print(f"\nprofile: {configs / 'clusters' / name}.yaml")
@@ -79,6 +85,10 @@ def write_profile(configs: Path, name: str, text: str, replaces: bool) -> Path:
     Raises:
         ConfigError: if one is there, or the name is none for a file.
     """
+    import re
+
+    from jobs.errors import ConfigError
+
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"{name!r} is no name for a profile: letters, digits and . _ - only")
     path = configs / "clusters" / f"{name}.yaml"
@@ -95,6 +105,8 @@ def _name_of(site: Site) -> str:
 
 def disk_type(folder: Path) -> str:
     """Return the file system type of a folder, which may not be there yet; empty if unknown."""
+    from pathlib import Path
+
     place = folder.resolve()
     best, found = "", ""
     try:

@@ -43,7 +43,7 @@ def _send_output_to(log: Path) -> None:
     os.close(handle)
 
 
-def _mark_main(log: Path, link: Path) -> None:
+def _mark_rank(log: Path, link: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(log.name)
 
@@ -68,8 +68,7 @@ def main() -> None:
     if pattern := os.environ.get(RANK_LOG):
         log = Path(pattern.format(local_rank=os.environ["LOCAL_RANK"]))
         _send_output_to(log)
-        if os.environ["RANK"] == "0":
-            _mark_main(log, Path(os.environ[MAIN_LOG]))
+        _mark_rank(log, Path(os.environ[MAIN_LOG]).with_name(f"rank{os.environ['RANK']}.log"))
         folder, rank = Path(os.environ[STOP_FILE]).parent, os.environ["RANK"]
         os.environ[HEARTBEAT_FILE] = str(folder / HEARTBEAT_NAME.format(rank=rank))
         _write_stacks_when_asked(folder / STACK_NAME.format(rank=rank))

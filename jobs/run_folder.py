@@ -25,7 +25,6 @@ import json
 import os
 import socket
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,7 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
 
 def _write_beside(path: Path, data: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    beside = path.with_name(f".{path.name}.{os.urandom(16).hex()}")
     try:
         _create_in_place(beside, data)
     except OSError:
@@ -211,6 +210,10 @@ class RunFolder:
     def sbatch_json(self, token: str) -> Path:
         """How the submission with this token was submitted: submitit's parameters."""
         return self.submission / f"{token}.sbatch.json"
+
+    def cluster_json(self, token: str) -> Path:
+        """The cluster profile with which the submission with this token was made."""
+        return self.submission / f"{token}.cluster.json"
 
     def attempt(self, number: int) -> AttemptFolder:
         """Return the folder of attempt `number`, counted from 1."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from jobs.errors import SubmitError
@@ -316,3 +318,102 @@ def parse_configuration(text: str) -> dict[str, str]:
     """Return the `Key = value` lines of `scontrol show config`."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """One job, or one member of an array, as `squeue` shows it.
+
+    Attributes:
+        job_id: as in `123`, or `123_4` for a member of an array.
+        raw_id: what the job itself knows as SLURM_JOB_ID.
+        state: Slurm's long word; jobs that ended a few minutes ago are there too.
+        reason: why it waits, or why it ended.
+        start: when it started, or is expected to; seconds since the epoch, None if unknown.
+        nodes: Slurm's list of its nodes; empty while it waits.
+    """
+
+    job_id: str
+    raw_id: str
+    state: str
+    reason: str
+    start: float | None
+    nodes: str
+    partition: str
+    comment: str
+
+
+_QUEUE_FORMAT = "%i|%A|%T|%r|%S|%N|%P|%k"
+
+
+def list_jobs(users: Iterable[int]) -> list[QueuedJob]:
+    """Return the jobs of some users, by one call to the controller.
+
+    Args:
+        users: numeric user ids.
+
+    Raises:
+        SubmitError: if Slurm does not answer.
+    """
+    options = ["--noheader", "--states=all", "--array"]
+    asked = sorted(set(users))
+    if all(_has_name(user) for user in asked):  # squeue leaves others out, with exit code 0
+        options.append("--user=" + ",".join(str(user) for user in asked))
+    jobs: list[QueuedJob] = []
+    for line in _ask(["squeue", *options, f"--format={_QUEUE_FORMAT}"]).splitlines():
+        words = line.split("|", 7)
+        if len(words) == 8:
+            job_id, raw_id, state, reason, start, nodes, partition, comment = words
+            begins = parse_time(start)
+            jobs.append(QueuedJob(job_id, raw_id, state, reason, begins, nodes, partition, comment))
+    return jobs
+
+
+def _has_name(user: int) -> bool:
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        return False
+    return True
+
+
+def ended_jobs(job_ids: Iterable[str]) -> dict[str, str]:
+    """Return how jobs ended according to the accounting, by one call to its database.
+
+    Returns:
+        Job id -> Slurm's word; jobs that it does not know or takes for live are not there.
+
+    Raises:
+        SubmitError: if there is no accounting here.
+    """
+    asked = ",".join(sorted(set(job_ids)))
+    options = ["--noheader", "--parsable2", "--allocations", "--format=JobID,JobIDRaw,State"]
+    found: dict[str, str] = {}
+    for line in _ask(["sacct", *options, f"--jobs={asked}"]).splitlines():
+        job_id, raw_id, state = line.split("|", 2)
+        word = state.split()[0] if state else ""
+        if word and word not in ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"):
+            found[job_id] = found[raw_id] = word
+    return found
+
+
+def cancel_pending(job_id: str) -> bool:
+    """Take a job out of the queue; False if it was not there, running or over."""
+    _run(["scancel", "--state=PENDING", job_id])
+    job = show_job(job_id)
+    return job is None or (job.get("JobState") or "").startswith("CANCELLED")
+
+
+def node_states(names: Iterable[str]) -> dict[str, str]:
+    """Return node -> state, with the reason for which somebody took it out, by one call.
+
+    Raises:
+        SubmitError: if Slurm does not answer.
+    """
+    wanted = set(names)
+    found: dict[str, str] = {}
+    for line in _ask(["sinfo", "--noheader", "--Node", "--format=%N|%T|%E"]).splitlines():
+        name, state, reason = line.split("|", 2)
+        if name in wanted:
+            found[name] = state if reason.strip() in ("", "none") else f"{state} ({reason.strip()})"
+    return found

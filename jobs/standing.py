@@ -56,12 +56,12 @@ def find_standing(run: RunFolder, queue: Container[str] | None = None) -> Standi
     token = str(claim.get("token"))
     job = read_json(run.job_json(token)) or find_lost_job(run, token)
     if job is None:
-        return _submitting(run, claim)
+        return submitting(run, claim)
     job_id, executor = str(job["job_id"]), str(job["executor"])
     if state.get("state") in FINAL and state.get("job_id") == job_id:
         return Standing("idle", f"ended as {state['state']}", job_id, executor)
     if executor != "slurm":
-        is_live = _is_process_live(run, latest, job)
+        is_live = is_process_live(run, latest, job)
     else:
         is_live = _is_job_live(job_id) if queue is None else job_id in queue
     if is_live:
@@ -95,7 +95,8 @@ def hasten(run: RunFolder) -> bool:
     return True
 
 
-def _submitting(run: RunFolder, claim: dict[str, Any]) -> Standing:
+def submitting(run: RunFolder, claim: dict[str, Any]) -> Standing:
+    """Say whether the launch behind a claim that has no job yet is still under way."""
     pid, host = int(claim.get("pid", 0)), str(claim.get("host"))
     after = str(claim.get("after") or "")
     if after and _is_job_live(after):
@@ -115,7 +116,8 @@ def _is_job_live(job_id: str) -> bool:
     return job is not None and (job.get("JobState") or "").split()[0] in LIVE
 
 
-def _is_process_live(run: RunFolder, attempt: int, job: dict[str, Any]) -> bool:
+def is_process_live(run: RunFolder, attempt: int, job: dict[str, Any]) -> bool:
+    """Return whether the process of a run without a scheduler, or its agent, still lives."""
     if job["host"] != socket.gethostname():
         return run.read_state().get("state") not in FINAL
     if is_alive(int(job["job_id"]), job.get("process_start")):

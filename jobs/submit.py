@@ -20,6 +20,7 @@ from jobs.agent import NodeAgent
 from jobs.batch import batch_parameters, script_text, submit_batch
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.command import RankPlace, torchrun_command
+from jobs.conclusion import conclude_lost
 from jobs.configuration_check import ConfigurationCheck
 from jobs.environment import code_first
 from jobs.errors import SubmitError
@@ -28,7 +29,6 @@ from jobs.node import NodeFacts
 from jobs.outcome import next_exclusions
 from jobs.provenance import Provenance, mask_arguments
 from jobs.rendezvous import Rendezvous
-from jobs.resume import conclude_lost
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
 from jobs.snapshot_rules import SnapshotRules
@@ -148,22 +148,11 @@ def launch_copy(
             run.path, standing.job_id, standing.executor, standing.state, standing.message
         )
     how = "started" if number == 1 else f"resumed as attempt {number} ({standing.message})"
-    before = run.read_state()
-    try:
-        write_json_atomic(run.spec_json(token), spec.to_json())
-        provenance = provenance or Provenance(place.home, snapshot.repositories)
-        provenance.write(run.provenance, place.argv)
-        dependency = chain.line_up(run, after)
-        state = "waiting" if dependency else "queued"
-        run.write_state(state, attempt=number, executor=executor)
-        submission = Submission(snapshot, token, number, how, dependency)
-        launched = _submit(run, spec, cluster, executor, submission)
-    except UnclearSubmissionError:
-        raise  # the job may be in the queue
-    except SubmitError:
-        Ledger(place.runs).refused(run, token, executor)
-        _forget(run, number, token, before)
-        raise
+    provenance = provenance or Provenance(place.home, snapshot.repositories)
+    provenance.write(run.provenance, place.argv)
+    dependency = chain.line_up(run, after)
+    submission = Submission(snapshot, token, number, how, dependency)
+    launched = queue_attempt(run, spec, cluster, executor, submission)
     if executor == "slurm":
         chain.follow_up(run, launched.job_id, dependency)
     return launched
@@ -231,6 +220,30 @@ def _take_run(run: RunFolder, facts: Mapping[str, Any], token: str) -> tuple[int
             return number, standing
 
 
+def queue_attempt(
+    run: RunFolder, spec: JobSpec, cluster: Cluster, executor: str, submission: Submission
+) -> Launched:
+    """Submit an attempt that is claimed; if it is refused, the claim is taken back.
+
+    Raises:
+        SubmitError: if it is refused.
+        UnclearSubmissionError: if the job may be in the queue all the same.
+    """
+    before, token = run.read_state(), submission.token
+    try:
+        write_json_atomic(run.spec_json(token), spec.to_json())
+        write_json_atomic(run.cluster_json(token), cluster.to_json())
+        state = "waiting" if submission.dependency else "queued"
+        run.write_state(state, attempt=submission.number, executor=executor)
+        return _submit(run, spec, cluster, executor, submission)
+    except UnclearSubmissionError:
+        raise
+    except SubmitError:
+        Ledger(run.path.parent.parent).refused(run, token, executor)
+        _forget(run, submission.number, token, before)
+        raise
+
+
 def _forget(run: RunFolder, number: int, token: str, state: Mapping[str, Any]) -> None:
     """Take back a claim whose job was never queued; a run that never was leaves no folder."""
     if number == 1:
@@ -238,8 +251,8 @@ def _forget(run: RunFolder, number: int, token: str, state: Mapping[str, Any]) -
         return
     shutil.rmtree(run.attempt(number).path)
     write_json_atomic(run.state_json, state)
-    run.spec_json(token).unlink(missing_ok=True)
-    run.sbatch_json(token).unlink(missing_ok=True)
+    for path in (run.spec_json, run.cluster_json, run.sbatch_json):
+        path(token).unlink(missing_ok=True)
 
 
 def _submit(

@@ -56,10 +56,12 @@ def claim_successor(
     new = uuid.uuid4().hex
     for path in (run.spec_json, run.sbatch_json):
         write_json_atomic(path(new), _read(run, path(token).name))
+    if (profile := read_json(run.cluster_json(token))) is not None:
+        write_json_atomic(run.cluster_json(new), profile)
     if run.claim_attempt(number, new, 0, by=by, after=after):
         return new
-    run.spec_json(new).unlink(missing_ok=True)
-    run.sbatch_json(new).unlink(missing_ok=True)
+    for path in (run.spec_json, run.sbatch_json, run.cluster_json):
+        path(new).unlink(missing_ok=True)
     return None
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from jobs import rendezvous
-from jobs.__main__ import preempt, stop
 from jobs.agent import NodeAgent, enter_attempt
 from jobs.cluster import Cluster
 from jobs.follow import follow
@@ -25,6 +24,7 @@ from jobs.run_folder import RunFolder, read_json
 from jobs.signals import SignalPipe
 from jobs.snapshot import take_snapshot
 from jobs.spec import JobSpec, Resources
+from jobs.steer import preempt, stop
 from jobs.submit import Launched, Place, launch
 
 HOME = Path(__file__).resolve().parents[2]

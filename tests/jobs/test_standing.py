@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import find_live, main
 from jobs.errors import RunError
-from jobs.follow import describe_metrics, follow
 from jobs.ledger import record_job
 from jobs.run_folder import RunFolder, create_json, write_json_atomic
 from jobs.standing import find_standing
+from jobs.steer import find_live
 
 
 @pytest.fixture
@@ -90,38 +89,3 @@ def test_done_run_is_done(run: RunFolder) -> None:
     assert find_standing(run).state == "done"
     with pytest.raises(RunError, match="nobody is at work"):
         find_live(run)
-
-
-def test_follow_shows_metrics_and_ends_with_the_runs_end(
-    run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run.metrics_jsonl.write_text(
-        '{"kind": "train", "step": 5, "attempt": 1, "loss": 0.123456, "lr": 1e-05}\n'
-        '{"kind": "eval", "step": 5, "name": "egomcq", "metrics": {"intra_video": 61.5}}\n'
-        '{"kind": "train", "st'
-    )
-    run.write_state("failed", attempt=1, cause="crash", reason="rank 1: no memory")
-    assert follow(run, poll_sec=0.01) == 1
-    shown = capsys.readouterr().out
-    assert "train  step 5  loss 0.1235  lr 1e-05" in shown
-    assert "egomcq  step 5  intra_video 61.5" in shown
-    assert "[failed, attempt 1, cause crash, rank 1: no memory]" in shown
-    run.write_state("done")
-    assert follow(run, poll_sec=0.01) == 0
-
-
-def test_metrics_without_numbers_are_shown_as_they_are() -> None:
-    assert describe_metrics({"kind": "note", "step": 1, "text": "x"}) == "note  step 1  text x"
-
-
-def test_command_line_names_what_is_wrong(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["jobs", "stop", str(run.path.parent)])
-    assert main() == 2
-    assert "not a run folder" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["jobs", "stop", str(run.path)])
-    assert main() == 2
-    assert "nobody is at work" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["jobs", "status", str(run.path)])
-    assert main() == 0

@@ -98,6 +98,8 @@ def main() -> None:
         if RANK == 0 and not fenced():
             with (RUN / "metrics.jsonl").open("a") as file:
                 line = {"kind": "train", "step": step, "attempt": ATTEMPT, "loss": 1 / step}
+                left = (options["steps"] - step) * options["step_sec"]
+                line |= {"steps": int(options["steps"]), "sec_left": left, "time": time.time()}
                 file.write(json.dumps(line) + "\n")
         stop = meet(step, bool(told) or stop_file.exists())
         if stop or step % options["save_every"] == 0 or step == options["steps"]:

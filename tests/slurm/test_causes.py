@@ -193,7 +193,7 @@ def test_without_slurm_commands_in_the_whole_job_the_state_says_how_to_go_on(
     assert_last_step_was_saved(run, 1)
     slurm.wait_state(run.job_id, "FAILED", "COMPLETED")
     resumed = resume(run.folder)
-    assert resumed.state == "live"
+    assert resumed.state == "queued"
     run.wait_end()
     run.assert_no_step_lost_or_repeated()
 

@@ -93,8 +93,8 @@ def test_run_of_which_nothing_is_left_is_resumed_without_its_launcher(
     for pid in (*_batch_shells(slurm, job), agent):
         os.kill(pid, signal.SIGKILL)
     slurm.wait_state(job, "COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL")
-    standing = resume(run.folder)
-    assert (standing.state, standing.job_id) == ("live", str(run.job_id))
+    resumed = resume(run.folder)
+    assert (resumed.state, resumed.job_id) == ("queued", str(run.job_id))
     assert run.outcome(1)["cause"] == "crash"
     run.wait_end()
     run.assert_right_result()
