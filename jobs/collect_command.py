@@ -31,6 +31,8 @@ def collect_results(arguments: Namespace, home: str) -> int:
         if not collection.rows:
             return _explain_nothing(arguments, runs, collection)
         _report(arguments, runs, collection)
+    except BrokenPipeError:
+        sys.stdout = None  # the reader has seen enough, as in `| head`
     except (JobsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,21 +49,20 @@ def _report(arguments: Namespace, runs: str, collection: Collection) -> None:
         _write_text(arguments.csv, render_csv(table))
     if arguments.markdown:
         _write_text(arguments.markdown, render_markdown(table))
-    if arguments.json:
-        print(render_json(table))
-    else:
-        # a pipe or a file has no width: nothing is cut there
-        is_screen = sys.stdout.isatty()
-        limit = arguments.limit if arguments.limit is not None else (_SCREEN if is_screen else 0)
-        width = os.get_terminal_size(sys.stdout.fileno()).columns if is_screen else None
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[reportAttributeAccessIssue]
-        print(render_terminal(table, width, limit))
-    if arguments.html or not arguments.json:
-        page = arguments.html or f"{runs}/report.html"
+    page = arguments.html or ("" if arguments.json else f"{runs}/report.html")
+    if page:
         selection = (arguments.kind, arguments.name, arguments.state)
         _write_page(page, runs, collection, table, repr((selection, tuple(request))))
-        if not arguments.json:
-            print(f"page: {os.path.realpath(page)}")
+    if arguments.json:
+        print(render_json(table))
+        return
+    # a pipe or a file has no width: nothing is cut there
+    is_screen = sys.stdout.isatty()
+    limit = arguments.limit if arguments.limit is not None else (_SCREEN if is_screen else 0)
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if is_screen else None
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[reportAttributeAccessIssue]
+    print(render_terminal(table, width, limit))
+    print(f"page: {os.path.realpath(page)}")
 
 
 def _default_runs(home: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ EVALUATE = "evaluate"
 # Where an evaluation's config names what it evaluates.
 _CHECKPOINT_KEYS = ("checkpoint", "init.checkpoint", "init.file", "model.checkpoint")
 _STEP = re.compile(r"step-(\d+)(?:/|$)")
+# Fewer letters in common say nothing.
+_SHARED_LEAST = 3
 _SIGNATURE = re.compile(r"-[0-9a-f]{8}$")
 
 
@@ -64,12 +66,14 @@ def seed_groups(collection: Collection, rows: Sequence[RunRow]) -> list[list[Run
 
 def group_label(group: Sequence[RunRow]) -> str:
     """Return what the names of a group have in common."""
-    names = {_SIGNATURE.sub("", row.name) for row in group}
+    names = Counter(_SIGNATURE.sub("", row.name) for row in group)
     if len(names) == 1:
-        return names.pop() if len(group) > 1 else group[0].name
+        return next(iter(names)) if len(group) > 1 else group[0].name
     first, last = min(names), max(names)
     shared = next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))
-    return f"{first[:shared].rstrip('-_.') or first}*"
+    if shared >= _SHARED_LEAST:
+        return f"{first[:shared].rstrip('-_.')}*"
+    return f"{names.most_common(1)[0][0]} and others"
 
 
 def seed_of(collection: Collection, row: RunRow) -> str:
@@ -178,8 +182,8 @@ def _evaluated(
             path = f"{parts[at - 1]}/{parts[at]}"
             if path in known and path != row.path:
                 last = known[path].saved_step or known[path].step
-                is_last = step is None or int(step[1]) == last
-                return Evaluated(path, None if is_last else int(step[1]), parts[at])
+                number = int(step[1]) if step else last
+                return Evaluated(path, None if number == last else number, parts[at])
     if named:
         return Evaluated("", None, named[0].rstrip("/").rpartition("/")[2])
     return None

@@ -30,8 +30,11 @@ const formatNumber = (value, digits = 4) => {
   if (value === null || value === undefined) return "";
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
   if (Math.abs(value) >= 10 ** (digits - 1)) return value.toFixed(0);
+  if (value !== 0 && Math.abs(value) < 1e-3) {
+    return value.toExponential(digits - 1).replace(/\.?0*e/, "e");
+  }
   const text = value.toPrecision(digits);
-  return text.includes("e") ? String(Number(text)) : text.replace(/\.?0+$/, "");
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 };
 
 // About `count` round numbers that enclose the range; of a logarithmic axis its powers of ten.
@@ -147,8 +150,9 @@ const drawAxes = (scale, marks) => {
       svg("text", { x: LEFT - 7, y: +y + 3.5, "text-anchor": "end" }, thousands(tick)));
   }
   for (const tick of scale.xTicks) {
-    parts.push(svg("text", { x: scale.x(tick), y: HEIGHT - 7, "text-anchor": "middle" },
-      thousands(tick)));
+    const x = scale.x(tick), isLast = x > WIDTH - RIGHT - 14;
+    parts.push(svg("text", { x: isLast ? WIDTH - RIGHT : x, y: HEIGHT - 7,
+      "text-anchor": isLast ? "end" : "middle" }, thousands(tick)));
   }
   parts.push(svg("path", { class: "axis", d: `M${LEFT} ${HEIGHT - BOTTOM}H${WIDTH - RIGHT}` }));
   for (const { step, label, title } of marks) {

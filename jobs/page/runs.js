@@ -47,7 +47,8 @@ const usualOf = (kind) => {
   return usual.get(kind);
 };
 
-const valueText = (value) => value === null ? "null" : String(value);
+const valueText = (value) => value === null ? "null"
+  : typeof value === "number" ? formatNumber(value, 7) : String(value);
 
 const figures = (members, options) => {
   // members: [{label, index, rows}]; several rows are drawn as their mean and deviation
@@ -142,7 +143,8 @@ const drawDetail = (index) => {
       : [definitions(facts(row)), metricTable(row), ...ownConfig(members[0])];
     const charts = figures([{ label: row.name, index: 0, rows: members }], { marks,
       note: members.length > 1 ? `mean \u00b1 deviation of ${members.length} runs` : "" });
-    inner.replaceChildren(...problems, element("div", { class: "sides" },
+    inner.replaceChildren(...problems, element("div", {
+      class: members.length > 1 ? "sides wide" : "sides" },
       element("div", {}, ...side), element("div", { class: "charts" }, ...charts)));
     inner.style.width = `${document.querySelector(".frame").clientWidth}px`;
   };
@@ -166,7 +168,7 @@ const comparedMembers = () => {
   const seen = new Set(), members = [];
   for (const line of picked) {
     let [, rows] = data.lines[line];
-    let label = data.lines[line][0][columns.findIndex((column) => column.name === "name")];
+    let label = data.lines[line][0][columns[0].place];
     const group = groupOf.get(rows[0]);
     if (settings.isBand && rows.length === 1 && group) {
       if (seen.has(group)) continue;
@@ -176,14 +178,31 @@ const comparedMembers = () => {
     }
     members.push({ label, line, index: members.length, rows });
   }
+  return tellApart(members);
+};
+
+const differingKeys = (configs) => [...new Set(configs.flatMap(Object.keys))].filter(
+  (key) => configs.some((config) => config[key] !== configs[0][key]));
+
+// Equal labels get the values that differ among them.
+const tellApart = (members) => {
+  for (const label of new Set(members.map((member) => member.label))) {
+    const alike = members.filter((member) => member.label === label);
+    if (alike.length < 2) continue;
+    const configs = alike.map(({ rows }) => configOf(rows[0]));
+    const keys = differingKeys(configs).filter((key) => key !== "seed").slice(0, 2);
+    alike.forEach((member, place) => {
+      const values = keys.map((key) => `${key.split(".").pop()}=${valueText(configs[place][key] ?? null)}`);
+      member.label = [...values, label].join(" ");
+    });
+  }
   return members;
 };
 
 const configTable = (members) => {
   const configs = members.map(({ rows }) => configOf(rows[0]));
   if (configs.length < 2) return "";
-  const keys = [...new Set(configs.flatMap(Object.keys))].filter(
-    (key) => configs.some((config) => config[key] !== configs[0][key])).slice(0, 60);
+  const keys = differingKeys(configs).slice(0, 60);
   if (!keys.length) return "";
   return element("div", { class: "scroll" }, element("h2", {}, "Config differences"),
     element("table", { class: "diff" }, element("tr", {}, element("th", {}, ""),

@@ -3,7 +3,10 @@ const DRAWN_AT_ONCE = 120;
 const SHOWN_CONFIGS = 6, SHOWN_METRICS = 14;
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const columns = data.columns.map(([name, role, better, isText]) => ({ name, role, better, isText }));
+const columns = data.columns.map(
+  ([name, role, better, isText], place) => ({ name, role, better, isText, place }));
+// the name first: it stays in view when the table is scrolled sideways
+columns.sort((a, b) => (b.name === "name") - (a.name === "name") || a.place - b.place);
 const view = { order: data.lines.map((_, index) => index), drawn: 0, words: [], states: new Set(),
   sorted: null, hidden: new Set(), open: new Set() };
 const table = document.querySelector("table");
@@ -47,9 +50,10 @@ const compare = (a, b, sign) => {
   return sign * (a - b);
 };
 
-const tops = columns.map((column, place) => {
+const tops = columns.map((column) => {
   if (column.role !== "metric" || data.lines.length < 2) return null;
-  const found = data.lines.map(([cells]) => sortValue(cells[place])).filter(Number.isFinite);
+  const found = data.lines.map(([cells]) => sortValue(cells[column.place])).filter(
+    Number.isFinite);
   if (!found.length) return null;
   return found.reduce((a, b) => (column.better === "min" ? Math.min : Math.max)(a, b));
 });
@@ -63,8 +67,10 @@ const haystacks = new Map();
 const haystack = (index) => {
   if (!haystacks.has(index)) {
     const [cells, members] = data.lines[index];
-    const words = columns.map((column, place) => column.role === "config"
-      ? `${column.name}=${cellText(column, cells[place])}` : cellText(column, cells[place]));
+    const words = columns.map((column) => {
+      const text = cellText(column, cells[column.place]);
+      return column.role === "config" ? `${column.name}=${text}` : text;
+    });
     haystacks.set(index, [...words, ...members.map((row) => data.rows[row][PATH])].join(" ")
       .toLowerCase());
   }
@@ -102,14 +108,14 @@ const stateCell = (members, text) => {
   return cell;
 };
 
-const drawCell = (index, column, place) => {
+const drawCell = (index, column, top) => {
   const [cells, members] = data.lines[index];
-  const cell = cells[place], text = cellText(column, cell);
+  const cell = cells[column.place], text = cellText(column, cell);
   if (column.name === "name") return nameCell(index, text);
   if (column.name === "state") return stateCell(members, text);
   const made = element("td", { class: column.isText ? "text" : column.role }, text);
   if (column.role === "metric" && cell !== null) {
-    if (tops[place] !== null && sortValue(cell) === tops[place]) made.classList.add("top");
+    if (top !== null && sortValue(cell) === top) made.classList.add("top");
     const best = formatNumber(cell[1]);
     if (!data.isGrouped && best !== text && best !== "nan") {
       made.append(element("small", {}, ` (${best})`));
@@ -129,7 +135,7 @@ const drawLine = (index) => {
   const line = element("tr", { class: "run", "data-line": index },
     element("td", { class: "pick" }, box));
   columns.forEach((column, place) => {
-    if (!view.hidden.has(column.name)) line.append(drawCell(index, column, place));
+    if (!view.hidden.has(column.name)) line.append(drawCell(index, column, tops[place]));
   });
   return line;
 };
@@ -146,7 +152,7 @@ const drawMore = (count = DRAWN_AT_ONCE) => {
 const redraw = () => {
   view.order = data.lines.map((_, index) => index).filter(isWanted);
   if (view.sorted) {
-    const { place, sign } = view.sorted;
+    const { column: { place }, sign } = view.sorted;
     const key = (index) => sortValue(data.lines[index][0][place]);
     view.order.sort((a, b) => compare(key(a), key(b), sign) || a - b);
   }
@@ -162,7 +168,7 @@ const drawHead = () => {
     const cut = column.role === "config" ? column.name.lastIndexOf(".") : column.name.lastIndexOf("/");
     const label = column.role === "fact" || cut < 0 ? [column.name]
       : [element("small", {}, column.name.slice(0, cut)), column.name.slice(cut + 1)];
-    const sorted = view.sorted && columns[view.sorted.place] === column;
+    const sorted = view.sorted && view.sorted.column === column;
     return element("th", { scope: "col", "data-name": column.name,
       class: column.isText ? `text ${column.name === "name" ? "name" : ""}` : "",
       "aria-sort": sorted ? (view.sorted.sign > 0 ? "ascending" : "descending") : null },
@@ -174,9 +180,9 @@ const drawHead = () => {
 };
 
 const sortBy = (name, sign) => {
-  const place = columns.findIndex((column) => column.name === name);
-  if (place < 0) return;
-  view.sorted = { place, sign };
+  const column = columns.find((each) => each.name === name);
+  if (!column) return;
+  view.sorted = { column, sign };
   drawHead();
   redraw();
 };
@@ -185,7 +191,7 @@ const press = (name) => {
   const column = columns.find((each) => each.name === name);
   const isLow = column.better === "min" || name === "loss";
   const first = column.isText || column.role === "config" || isLow ? 1 : -1;
-  const isAgain = view.sorted && columns[view.sorted.place].name === name;
+  const isAgain = view.sorted && view.sorted.column === column;
   const sign = isAgain ? -view.sorted.sign : first;
   sortBy(name, sign);
   // kept in the address, so that it can be shared
@@ -224,9 +230,28 @@ const setUpFilter = () => {
   document.getElementById("states").replaceChildren(...chips);
 };
 
+// Config columns that would say nothing new: paths, and what divides the runs as one before does.
+const dullConfigs = () => {
+  const divisions = new Set();
+  return columns.filter((column) => {
+    if (column.role !== "config") return false;
+    const values = data.lines.map(([cells]) => cells[column.place]);
+    const numbers = new Map();
+    const division = values.map((value) => {
+      if (!numbers.has(value)) numbers.set(value, numbers.size);
+      return numbers.get(value);
+    }).join();
+    const isDull = divisions.has(division)
+      || values.some((value) => typeof value === "string" && value.includes("/"));
+    divisions.add(division);
+    return isDull;
+  });
+};
+
 const setUpColumns = () => {
+  dullConfigs().forEach((column) => view.hidden.add(column.name));
   for (const [role, limit] of [["config", SHOWN_CONFIGS], ["metric", SHOWN_METRICS]]) {
-    columns.filter((column) => column.role === role).slice(limit)
+    columns.filter((column) => column.role === role && !view.hidden.has(column.name)).slice(limit)
       .forEach((column) => view.hidden.add(column.name));
   }
   const boxes = columns.filter((column) => column.name !== "name").map((column) => {
