@@ -130,9 +130,11 @@ def curves_json(curves: dict[str, Curve]) -> str:
 
 
 def _find_places(root: str, problems: list[str]) -> Iterable[_Place]:
-    for name in _folders(root, problems):
+    for name in _folders(root, problems) or ():
         folder = f"{root}/{name}"
         inside = _folders(folder, problems)
+        if inside is None:
+            continue
         if not inside or not MARKS.isdisjoint(inside) or _holds_run(folder):
             yield _Place(folder, "-", name)
             continue
@@ -140,7 +142,8 @@ def _find_places(root: str, problems: list[str]) -> Iterable[_Place]:
             yield _Place(f"{folder}/{each}", name, f"{name}/{each}")
 
 
-def _folders(path: str, problems: list[str]) -> list[str]:
+def _folders(path: str, problems: list[str]) -> list[str] | None:
+    """Return the names of the folders in one, None if it cannot be read."""
     try:
         with os.scandir(path) as entries:
             return [each.name for each in entries if each.name[0] != "." and each.is_dir()]
@@ -148,7 +151,7 @@ def _folders(path: str, problems: list[str]) -> list[str]:
         return []
     except OSError as error:
         problems.append(f"{path}: cannot be read: {error.strerror}")
-        return []
+        return None
 
 
 def _holds_run(folder: str) -> bool:

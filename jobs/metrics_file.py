@@ -78,10 +78,13 @@ def parse_metrics(data: bytes) -> RunMetrics:
     if lines[-1] == "":
         lines.pop()
     cut: list[int] = []
-    if len(lines) > SAMPLED_LINES:
+    is_sample = len(lines) > SAMPLED_LINES
+    if is_sample:
         lines, cut = _sample(lines)
     points, ends, damaged = _gather(_parse(lines))
     damaged = cut or damaged
+    if is_sample:
+        points = {name: _drop_repeated(name, each, ends) for name, each in points.items()}
     curves = {name: _curve(each) for name, each in points.items()}
     final = ends[max(ends)][1] if ends else {}
     spans = [(_time(first), _time(last)) for first, last in ends.values()]
@@ -220,6 +223,20 @@ def _sample(lines: Sequence[str]) -> tuple[list[str], list[int]]:
     rest = {place for place, line in enumerate(lines) if not line.startswith(_TRAIN)}
     broken = {number - 1 for number in cut}
     return [lines[place] for place in sorted({*chosen, *edges, *rest} - broken)], cut
+
+
+def _drop_repeated(
+    name: str, points: list[_Point], ends: Mapping[int, Sequence[Mapping[str, Any]]]
+) -> list[_Point]:
+    """Return a sampled loss without what later attempts say again, in lines that were not read."""
+    if not name.startswith(LOSS):
+        return points
+    spans = {attempt: (first["step"], last["step"]) for attempt, (first, last) in ends.items()}
+    return [
+        (step, attempt, value)
+        for step, attempt, value in points
+        if not any(b > attempt and low <= step <= high for b, (low, high) in spans.items())
+    ]
 
 
 def _edge(lines: Sequence[str], left: int, right: int) -> Iterable[int]:
