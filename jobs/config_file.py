@@ -15,6 +15,7 @@ from typing import Any, cast
 Flat = dict[str, Any]
 
 _PART = re.compile(r"\n(?=[^\s#-])")
+_ALIAS = re.compile(r"[:-] \*\w")
 _KEY = re.compile(r"([A-Za-z0-9_][\w./ -]*?):(?: (.*))?")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 _WORDS: dict[str, Any] = {
@@ -36,7 +37,13 @@ class OtherYaml(Exception):
 
 
 def split_config(text: str) -> list[str]:
-    """Return the parts of a config file, one per top-level key."""
+    """Return the parts of a config file, one per top-level key.
+
+    Raises:
+        ValueError: if parts refer to each other, and it is no yaml or the yaml package is absent.
+    """
+    if _ALIAS.search(text):
+        text = _without_aliases(text)
     return [part for part in _PART.split(text.strip("\n")) if part]
 
 
@@ -53,7 +60,8 @@ def flatten_part(text: str) -> Flat:
         if end != len(lines):
             raise OtherYaml
     except OtherYaml:
-        return dict(_flatten(_load_yaml(text), ""))
+        tree = _load_yaml(text)
+        return {} if tree is None else dict(_flatten(tree, ""))
     return flat
 
 
@@ -157,3 +165,15 @@ def _load_yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"no valid yaml: {' '.join(str(error).split())}") from error
+
+
+def _without_aliases(text: str) -> str:
+    """Return the same yaml with everything spelled out where it stands."""
+    tree = _load_yaml(text)
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return yaml.dump(tree, Dumper=Plain, sort_keys=False)

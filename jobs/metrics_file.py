@@ -81,19 +81,18 @@ def parse_metrics(data: bytes) -> RunMetrics:
     is_sample = len(lines) > SAMPLED_LINES
     if is_sample:
         lines, cut = _sample(lines)
-    points, ends, damaged = _gather(_parse(lines))
+    points, ends, totals, damaged = _gather(_parse(lines))
     damaged = cut or damaged
     if is_sample:
         points = {name: _drop_repeated(name, each, ends) for name, each in points.items()}
     curves = {name: _curve(each) for name, each in points.items()}
     final = ends[max(ends)][1] if ends else {}
     spans = [(_time(first), _time(last)) for first, last in ends.values()]
-    steps = final.get("steps")
     return RunMetrics(
         curves={name: thin(name, curve) for name, curve in curves.items()},
         extents={name: _extent(curve) for name, curve in curves.items()},
         step=final.get("step"),
-        steps=steps if _is_count(steps) else None,
+        steps=max(totals, default=None),
         hours=sum(max(0.0, last - first) for first, last in spans) / 3600,
         updated=max((last for _, last in spans), default=0.0),
         starts=[(number, ends[number][0]["step"]) for number in sorted(ends)],
@@ -104,22 +103,26 @@ def parse_metrics(data: bytes) -> RunMetrics:
 
 def _gather(
     records: Sequence[Any],
-) -> tuple[dict[str, list[_Point]], dict[int, list[dict[str, Any]]], list[int]]:
-    """Return metric -> points, attempt -> [first, last record], and which records are none."""
+) -> tuple[dict[str, list[_Point]], dict[int, list[dict[str, Any]]], set[int], list[int]]:
+    """Return metric -> points, attempt -> [first, last record], totals, and which are no records.
+
+    Totals are the numbers of steps that the run is to make, as its lines said.
+    """
     points: dict[str, list[_Point]] = {}
     ends: dict[int, list[dict[str, Any]]] = {}
     damaged: list[int] = []
     losses: dict[tuple[str, ...], list[str]] = {}
+    totals: set[str] = set()
     for number, each in enumerate(records, 1):
         record = cast("dict[str, Any]", each) if type(each) is dict else {}
         step, attempt = record.get("step"), record.get("attempt", 1)
         if type(step) is not int or type(attempt) is not int or step < 0:
             damaged.append(number)
             continue
-        if attempt in ends:
-            ends[attempt][1] = record
-        else:
+        if attempt not in ends:
             ends[attempt] = [record, record]
+        elif step >= ends[attempt][1]["step"]:
+            ends[attempt][1] = record
         if record.get("kind") == "eval":
             found = _evaluation(record)
         else:
@@ -127,12 +130,13 @@ def _gather(
             if keys not in losses:  # few sets of keys, many lines
                 losses[keys] = [key for key in keys if key.startswith(LOSS)]
             found = [(key, record[key]) for key in losses[keys]]
+            totals.add(str(record.get("steps")))
         for name, value in found:
             if type(value) is float or type(value) is int:
                 if name not in points:
                     points[name] = []
                 points[name].append((step, attempt, value))
-    return points, ends, damaged
+    return points, ends, {int(each) for each in totals if each.isdecimal()}, damaged
 
 
 def _evaluation(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -203,10 +207,6 @@ def _parse_line(line: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _sample(lines: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -127,10 +127,11 @@ def join_evaluations(
         if keys:
             found = {name: each for key in keys for name, each in metrics[key].items()}
             missing = sorted(found.keys() - row.metrics.keys())
-            row = row._replace(metrics={**found, **row.metrics})
-            by = ", ".join(source.path for key in keys for source in sources[key])
             if missing:
+                given = [source for key in keys for source in sources[key]]
+                by = ", ".join(s.path for s in given if not s.metrics.keys().isdisjoint(missing))
                 remarks.append(f"{row.path}: {', '.join(missing)} from {by}")
+            row = row._replace(metrics={**found, **row.metrics})
         joined.append(row)
     return joined, remarks
 

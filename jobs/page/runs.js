@@ -1,5 +1,5 @@
 // What a run opens to: facts, what its config has of its own, curves; and the runs compared.
-const PICKED_FIRST = 5, FIGURES = 24;
+const PICKED_FIRST = 5, FIGURES = 24, PRINTED = 300;
 const picked = [];
 const settings = { weight: 0.5, isLog: false, isBand: false };
 
@@ -283,7 +283,7 @@ new IntersectionObserver((seen) => { if (seen.some((each) => each.isIntersecting
   { root: document.querySelector(".frame"), rootMargin: "600px" }).observe(
   document.getElementById("more"));
 window.addEventListener("hashchange", readAddress);
-window.addEventListener("beforeprint", () => drawMore(2000));
+window.addEventListener("beforeprint", () => drawMore(Math.max(0, PRINTED - view.drawn)));
 window.addEventListener("resize", () => document.querySelectorAll(".inner").forEach((inner) => {
   inner.style.width = `${document.querySelector(".frame").clientWidth}px`;
 }));
