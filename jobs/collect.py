@@ -44,6 +44,7 @@ class Collection:
         self.problems = problems
         self._runs = runs
         self._index = index
+        self._asked: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def part(self, name: str) -> dict[str, Any]:
         """Return the dotted keys of a part of a config."""
@@ -52,7 +53,10 @@ class Collection:
     def config(self, row: RunRow) -> dict[str, Any]:
         """Return a run's config by dotted keys; of one that never started what it was asked."""
         if not row.config:
-            return flatten_overrides(row.arguments)
+            words = tuple(row.arguments)
+            if words not in self._asked:
+                self._asked[words] = flatten_overrides(words)
+            return self._asked[words]
         return {key: value for name in row.config for key, value in self.part(name).items()}
 
     def fingerprint(self) -> str:
@@ -95,13 +99,11 @@ def collect(
     problems: list[str] = []
     places = list(_find_places(root, problems))
     changed = [place for place in places if not _is_known(place, index.entries.get(place.path))]
-    lines, curves = fork_map(_read_places, changed)
-    if lines:
-        index.add(lines)
     paths = [place.path for place in places]
-    note = index.save(lines, curves, paths)
-    if note:
-        problems.append(note)
+    if changed:
+        lines, curves = fork_map(_read_places, changed)
+        index.add(lines)
+        problems += index.save(lines, curves, paths)
     rows = [index.entries[path].row for path in paths if path in index.entries]
     if (kind, name, state) != ("*", "*", "*"):
         names = ",".join(_anywhere(each) for each in name.split(","))

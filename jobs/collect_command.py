@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 
 from jobs.collect import Collection, collect
 from jobs.errors import JobsError
@@ -21,7 +23,7 @@ def collect_results(arguments: Namespace, home: str) -> int:
 
     Args:
         arguments: runs, kind, name, state, group, pivot, best, metrics, sort, limit, csv, markdown,
-            html, json.
+            html, no_html, json.
         home: the project's root, for the runs folder of its defaults.
     """
     gc.disable()  # many small things that all stay: looking for garbage takes a third of the time
@@ -44,25 +46,29 @@ def _report(arguments: Namespace, runs: str, collection: Collection) -> None:
     request = TableRequest(
         arguments.group, arguments.pivot, arguments.best or "", patterns, arguments.sort or ""
     )
-    table = build_table(collection, request)
-    if arguments.csv:
-        _write_text(arguments.csv, render_csv(table))
-    if arguments.markdown:
-        _write_text(arguments.markdown, render_markdown(table))
-    page = arguments.html or ("" if arguments.json else f"{runs}/report.html")
+    whole = functools.cache(lambda: build_table(collection, request))
+    is_paged = not (arguments.json or arguments.no_html)
+    page = arguments.html or (f"{runs}/report.html" if is_paged else "")
     if page:
+        title = f"Results in {os.path.basename(os.path.realpath(runs))}"
         selection = (arguments.kind, arguments.name, arguments.state)
-        _write_page(page, runs, collection, table, repr((selection, tuple(request))))
+        _write_page(page, title, collection, repr((title, selection, tuple(request))), whole)
+    if arguments.csv:
+        _write_text(arguments.csv, render_csv(whole()))
+    if arguments.markdown:
+        _write_text(arguments.markdown, render_markdown(whole()))
     if arguments.json:
-        print(render_json(table))
+        print(render_json(whole()))
         return
     # a pipe or a file has no width: nothing is cut there
     is_screen = sys.stdout.isatty()
     limit = arguments.limit if arguments.limit is not None else (_SCREEN if is_screen else 0)
     width = os.get_terminal_size(sys.stdout.fileno()).columns if is_screen else None
     sys.stdout.reconfigure(errors="replace")  # type: ignore[reportAttributeAccessIssue]
-    print(render_terminal(table, width, limit))
-    print(f"page: {os.path.realpath(page)}")
+    table = build_table(collection, request, limit) if limit else whole()
+    print(render_terminal(table, collection.rows, width))
+    if page:
+        print(f"page: {os.path.realpath(page)}")
 
 
 def _default_runs(home: str) -> str:
@@ -97,9 +103,9 @@ def _write_text(path: str, text: str) -> None:
 
 
 def _write_page(
-    path: str, runs: str, collection: Collection, table: ResultTable, options: str
+    path: str, title: str, collection: Collection, key: str, table: Callable[[], ResultTable]
 ) -> None:
-    from jobs.report import write_report  # not for --json
+    from jobs.report import is_current, write_report  # not for --json
 
-    title = f"Results in {os.path.basename(os.path.realpath(runs))}"
-    write_report(path, collection, table, title, options)
+    if not is_current(path, collection, key):
+        write_report(path, collection, table(), title, key)

@@ -6,6 +6,7 @@ sample of the training lines: a curve on a screen has no more points.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -159,6 +160,7 @@ def _curve(points: Sequence[_Point]) -> Curve:
     return Curve(unique, [newest[step][1] for step in unique])
 
 
+@functools.cache
 def is_lower_better(name: str) -> bool:
     """Return whether a metric is best low: losses, errors, distances, ranks, times."""
     words = _WORDS.findall(name.rpartition("/")[2].lower())

@@ -23,7 +23,7 @@ from jobs.run_row import RunRow
 
 _PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page")
 _PARTS = ("page.css", "chart.js", "table.js", "runs.js")
-_HEAD_BYTES = 600
+_HEAD_BYTES = 1000
 
 _BODY = """<body><header><h1>{title}</h1><div class="soft">{summary} &middot; {when}</div></header>
 <noscript><p class="problem">This page draws its table with JavaScript, which is off here.
@@ -43,27 +43,33 @@ The same numbers: collect_results.py --markdown or --csv.</p></noscript>
 """
 
 
+def is_current(path: str, collection: Collection, options: str) -> bool:
+    """Return whether a page shows these runs, written by this code with these options."""
+    key = _key(collection, options)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return bool(key) and f'content="{escape(key)}"' in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
+
+
 def write_report(
     path: str, collection: Collection, table: ResultTable, title: str, options: str = ""
-) -> bool:
-    """Write the page, replacing an older one whole; return False if that one is still right.
+) -> None:
+    """Write the page, replacing an older one whole.
 
     Args:
         path: of the page.
         collection: the runs.
         table: what to show of them.
         title: of the page.
-        options: what the table was asked to be, to tell whether an older page shows the same.
+        options: what the table was asked to be, for `is_current`.
     """
-    key = _key(collection, f"{title} {options}")
-    if key and _shows(path, key):
-        return False
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     beside = f"{path}.{os.getpid()}"
     with open(beside, "w", encoding="utf-8") as file:
-        file.write(render_html(collection, table, title, key))
+        file.write(render_html(collection, table, title, _key(collection, options)))
     os.replace(beside, path)
-    return True
 
 
 def render_html(collection: Collection, table: ResultTable, title: str, key: str = "") -> str:
@@ -143,11 +149,3 @@ def _key(collection: Collection, options: str) -> str:
     runs = collection.fingerprint()
     code = max(os.stat(f"{_PAGE}/{name}").st_mtime_ns for name in _PARTS)
     return f"{runs} {code} {options}" if runs else ""
-
-
-def _shows(path: str, key: str) -> bool:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return f'content="{escape(key)}"' in file.read(_HEAD_BYTES)
-    except OSError:
-        return False

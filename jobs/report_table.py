@@ -26,29 +26,25 @@ _VAGUE = ("file", "name", "path", "value")
 PLUS_MINUS = "\u00b1"
 
 
-def render_terminal(table: ResultTable, width: int | None = None, limit: int = 0) -> str:
+def render_terminal(table: ResultTable, rows: Sequence[RunRow], width: int | None = None) -> str:
     """Return an aligned table.
 
     Args:
         table: what to show.
+        rows: all runs, of which the table may show some.
         width: characters in a line: names are shortened, then columns dropped; None for no limit.
-        limit: lines at most, the newest runs or the first of an ordered table; 0 for all.
     """
-    lines = table.lines
-    if limit and len(lines) > limit:
-        lines = lines[:limit] if table.is_ordered else _newest(table, limit)
     titles = _short_titles(table.columns)
-    cells = [titles, *(format_line(table.columns, line.cells) for line in lines)]
+    cells = [titles, *(format_line(table.columns, line.cells) for line in table.lines)]
     full = [max(map(len, column)) for column in zip(*cells, strict=True)]
     shown, widths = _fit(table.columns, full, width)
     text = [_line(table.columns, line, shown, widths) for line in cells]
     text.insert(1, _GAP.join("-" * each for each in widths))
-    if len(lines) < len(table.lines):
-        text.append(f"{len(table.lines) - len(lines)} more line(s): see --limit 0 or the files")
+    if table.left_out:
+        text.append(f"{table.left_out} more line(s): see --limit 0 or the files")
     if len(shown) < len(full):
         dropped = [titles[place] for place in range(len(full)) if place not in shown]
         text.append(f"no room for {len(dropped)} column(s): {', '.join(dropped)}")
-    rows = [row for line in table.lines for row in line.rows]
     return "\n".join([*text, "", *_remarks(table.remarks), summary(rows)])
 
 
@@ -60,14 +56,16 @@ def render_csv(table: ResultTable) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     is_grouped = any(column.name == "runs" for column in table.columns)
-    heads = [head for column in table.columns for head in _csv_heads(column, is_grouped)]
+    heads = [_csv_heads(column, is_grouped) for column in table.columns]
     end = ["saved_step", "updated", "code", "reason", "problems"]
-    writer.writerow([*heads, *([] if is_grouped else end), "path"])
+    writer.writerow(
+        [*(head for some in heads for head in some), *([] if is_grouped else end), "path"]
+    )
     for line in table.lines:
         cells = [
             value
-            for column, cell in zip(table.columns, line.cells, strict=True)
-            for value in _csv_values(column, cell, is_grouped, line.rows[0])
+            for some, cell in zip(heads, line.cells, strict=True)
+            for value in _csv_values(some, cell, line.rows[0])
         ]
         row = line.rows[0]
         facts = [row.saved_step, row.updated, row.code, row.reason, "; ".join(row.problems)]
@@ -177,13 +175,6 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _newest(table: ResultTable, limit: int) -> Sequence[Any]:
-    """Return the lines of the newest runs, in the order of the table."""
-    by_age = sorted(table.lines, key=lambda line: max(row.updated for row in line.rows))
-    kept = {id(line) for line in by_age[-limit:]}
-    return [line for line in table.lines if id(line) in kept]
-
-
 def _short_titles(columns: Sequence[Column]) -> list[str]:
     """Return the titles, config keys by as many of their last words as tell them apart."""
     taken = {column.name for column in columns if column.role != CONFIG}
@@ -265,22 +256,17 @@ def _csv_heads(column: Column, is_grouped: bool) -> list[str]:
     return {"state": ["state", "cause"], "step": ["step", "steps"]}.get(column.name, [column.name])
 
 
-def _csv_values(column: Column, cell: Any, is_grouped: bool, row: RunRow) -> list[Any]:
-    heads = len(_csv_heads(column, is_grouped))
+def _csv_values(heads: Sequence[str], cell: Any, row: RunRow) -> Sequence[Any]:
     match cell:
-        case Spread() if column.role == METRIC:
-            deviations = [_known(cell.deviation), cell.best_mean, _known(cell.best_deviation)]
-            return [cell.mean, *deviations, cell.runs]
         case Spread():
-            return [cell.mean, _known(cell.deviation)]
-        case Score():
-            return [cell.last, cell.best, cell.step]
-        case Progress():
-            return [cell.step, cell.steps]
-        case str() if column.name == "state" and not is_grouped:
-            return [row.state, row.cause]
+            deviations = (_known(cell.deviation), cell.best_mean, _known(cell.best_deviation))
+            return (cell.mean, *deviations, cell.runs)[: len(heads)]
+        case Score() | Progress():
+            return cell
+        case str() if heads[-1] == "cause":
+            return (row.state, row.cause)
         case _:
-            return [cell, *[None] * (heads - 1)]
+            return (cell, *(None for _ in heads[1:]))
 
 
 def _escape(cell: str) -> str:

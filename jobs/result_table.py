@@ -83,12 +83,19 @@ class Line(NamedTuple):
 
 
 class ResultTable(NamedTuple):
-    """Columns, lines, and remarks on what the lines do not show."""
+    """Columns and lines.
+
+    Attributes:
+        remarks: on what the lines do not show.
+        is_ordered: whether the order says which is better.
+        left_out: how many lines there are beyond these.
+    """
 
     columns: list[Column]
     lines: list[Line]
     remarks: list[str]
     is_ordered: bool
+    left_out: int = 0
 
 
 class TableRequest(NamedTuple):
@@ -110,8 +117,13 @@ class TableRequest(NamedTuple):
     sort: str = ""
 
 
-def build_table(collection: Collection, request: TableRequest) -> ResultTable:
+def build_table(collection: Collection, request: TableRequest, newest: int = 0) -> ResultTable:
     """Build the table.
+
+    Args:
+        collection: the runs.
+        request: what to show of them.
+        newest: lines at most, of the newest runs or the first in an order; 0 for all.
 
     Raises:
         ConfigError: if it asks for a metric or a column that is not there.
@@ -126,6 +138,10 @@ def build_table(collection: Collection, request: TableRequest) -> ResultTable:
         rows = [row for row in rows if row.metrics]
         if bare:
             remarks.append(f"{len(bare)} run(s) without any metric are left out")
+    is_ordered, left_out = bool(request.best or request.sort), 0
+    if newest and not is_ordered and not request.group:
+        left_out = max(0, len(rows) - newest)
+        rows = _newest(rows, newest)  # before lines are made that nobody sees
     metrics = choose_metrics(metric_names(rows), request.metrics)
     best, better = _best_metric(metrics, request.best)
     scores = _Scores(collection, rows, best, better)
@@ -136,7 +152,21 @@ def build_table(collection: Collection, request: TableRequest) -> ResultTable:
     table = table._replace(remarks=[*remarks, *_remarks(collection.rows)])
     if best:
         table = _sorted(table, _column(table, best), is_rising=better == "min")
-    return _sort(table, request.sort, scores.better) if request.sort else table
+    if request.sort:
+        table = _sort(table, request.sort, scores.better)
+    if newest and len(table.lines) > newest:
+        left_out = len(table.lines) - newest
+        table = table._replace(lines=table.lines[:newest])
+    return table._replace(left_out=left_out)
+
+
+def _newest(rows: Sequence[RunRow], count: int) -> Sequence[RunRow]:
+    """Return the newest of the rows in the order they have."""
+    if len(rows) <= count:
+        return rows
+    oldest = sorted(row.updated for row in rows)[-count]
+    kept = [row for row in rows if row.updated >= oldest]
+    return kept[-count:]
 
 
 def metric_names(rows: Iterable[RunRow]) -> list[str]:

@@ -87,10 +87,11 @@ def find_evaluated(
 ) -> dict[str, Evaluated]:
     """Return path of an evaluation -> what it evaluated, as far as its config says."""
     by_path = {row.path: row for row in known}
+    named = _Checkpoints(collection)
     return {
         row.path: found
         for row in rows
-        if row.kind == EVALUATE and (found := _evaluated(collection, row, by_path)) is not None
+        if row.kind == EVALUATE and (found := _evaluated(named.of(row), row, by_path)) is not None
     }
 
 
@@ -117,10 +118,13 @@ def join_evaluations(
         key = target.key
         sources[key].append(row)
         metrics[key].update(_at_step(row, target.step))
+    by_path: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
+    for key in metrics:
+        by_path[key[0]].append(key)
     joined: list[RunRow] = []
     remarks: list[str] = []
     for row in rows:
-        keys = [key for key in metrics if key[0] == row.path]
+        keys = by_path.get(row.path, [])
         if is_pivot:
             joined += _pivot_rows(row, keys, metrics, evaluated, sources)
             continue
@@ -171,11 +175,7 @@ def _at_step(row: RunRow, step: int | None) -> dict[str, list[Any]]:
     return found
 
 
-def _evaluated(
-    collection: Collection, row: RunRow, known: Mapping[str, RunRow]
-) -> Evaluated | None:
-    config = collection.config(row)
-    named = [str(config[key]) for key in _CHECKPOINT_KEYS if config.get(key)]
+def _evaluated(named: Sequence[str], row: RunRow, known: Mapping[str, RunRow]) -> Evaluated | None:
     for value in [*named, *row.parents]:
         parts = value.strip("/").split("/")
         step = _STEP.search(value)
@@ -188,6 +188,26 @@ def _evaluated(
     if named:
         return Evaluated("", None, named[0].rstrip("/").rpartition("/")[2])
     return None
+
+
+class _Checkpoints:
+    """The checkpoints that configs name; each part of a config is looked at once."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, row: RunRow) -> list[str]:
+        """Return what a run's config names."""
+        if not row.config:
+            return self._find(self._collection.config(row))
+        for name in row.config:
+            if name not in self._known:
+                self._known[name] = self._find(self._collection.part(name))
+        return [value for name in row.config for value in self._known[name]]
+
+    def _find(self, flat: Mapping[str, Any]) -> list[str]:
+        return [str(flat[key]) for key in _CHECKPOINT_KEYS if flat.get(key)]
 
 
 def _asked(row: RunRow) -> tuple[str, ...]:

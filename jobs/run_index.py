@@ -80,7 +80,7 @@ class RunIndex:
             elif line[0] == "part" and len(line) == _PART_FIELDS:
                 self.parts[line[1]] = line[2]
 
-    def save(self, lines: Sequence[str], curves: Sequence[str], known: Iterable[str]) -> str:
+    def save(self, lines: Sequence[str], curves: Sequence[str], known: Iterable[str]) -> list[str]:
         """Append what is new, or write all anew where most lines are outdated.
 
         Args:
@@ -89,18 +89,18 @@ class RunIndex:
             known: paths of all runs there are.
 
         Returns:
-            Why it could not be remembered, empty if it was.
+            Why it could not be remembered, nothing if it was.
         """
         if not lines:
-            return ""
+            return []
         try:
             _append(self._file, lines, is_new=not self._is_ours)
             _append(self._curves, curves, is_new=not self._is_ours)
             if self._count + len(lines) > 100 + 2 * (len(self.entries) + len(self.parts)):
                 self._compact(known)
         except OSError as error:
-            return f"what was read is not remembered: {error}"
-        return ""
+            return [f"what was read is not remembered: {error}"]
+        return []
 
     def fingerprint(self) -> str:
         """Return a text that changes with the index; empty if there is none."""

@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--csv", metavar="FILE", help="write every value as csv")
     add("--markdown", metavar="FILE", help="write the table as markdown")
     add("--html", metavar="FILE", help="where the page goes (default: report.html in the runs)")
+    add("--no-html", action="store_true", help="write no page")
     add("--json", action="store_true", help="print json instead of a table")
     return parser
 

@@ -54,7 +54,7 @@ const tops = columns.map((column) => {
   if (column.role !== "metric" || data.lines.length < 2) return null;
   const found = data.lines.map(([cells]) => sortValue(cells[column.place])).filter(
     Number.isFinite);
-  if (!found.length) return null;
+  if (!found.some((value) => value !== found[0])) return null;
   return found.reduce((a, b) => (column.better === "min" ? Math.min : Math.max)(a, b));
 });
 
@@ -89,7 +89,8 @@ const PATH = data.fields.indexOf("path"), STATE = data.fields.indexOf("state");
 const CAUSE = data.fields.indexOf("cause"), PROBLEMS = data.fields.indexOf("problems");
 
 const nameCell = (index, text) => {
-  const cut = /^(.+?)(-[0-9a-f]{8})$/.exec(text) || [null, text, ""];
+  // the end of a name tells runs apart: it is never cut
+  const cut = /^(.+?)(-[0-9a-f]{8})$/.exec(text) || /^(.{24,})(.{10})$/.exec(text) || [0, text, ""];
   const button = element("button", { type: "button", "aria-expanded": view.open.has(index),
     title: text, onclick: () => toggleDetail(index) },
   element("b", {}, cut[1]), element("i", {}, cut[2]));

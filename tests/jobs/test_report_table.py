@@ -45,13 +45,17 @@ def make_table(runs: Path, **wanted: bool) -> ResultTable:
     return build_table(collect(runs), TableRequest(**wanted))
 
 
+def show(table: ResultTable, width: int | None = None) -> str:
+    return render_terminal(table, [row for line in table.lines for row in line.rows], width)
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> ResultTable:
     return make_table(tmp_path)
 
 
 def test_terminal_columns_are_aligned_and_say_what_went_wrong(table: ResultTable) -> None:
-    lines = render_terminal(table).splitlines()
+    lines = show(table).splitlines()
     head, rule, first, second = lines[:4]
     start = head.index("state")
     assert first[start : start + 4] == "done" and second[start:].startswith("failed: crash")
@@ -68,7 +72,7 @@ def test_terminal_columns_are_aligned_and_say_what_went_wrong(table: ResultTable
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
 def test_terminal_fits_its_width_and_says_what_it_left_out(table: ResultTable, width: int) -> None:
-    lines = render_terminal(table, width).splitlines()
+    lines = show(table, width).splitlines()
     least = 80  # the fixed columns with the shortest name
     assert all(len(line) <= max(width, least) for line in lines[:4])
     assert lines[2].split()[1].startswith("lavila")
@@ -78,17 +82,17 @@ def test_terminal_fits_its_width_and_says_what_it_left_out(table: ResultTable, w
 
 
 def test_a_wide_terminal_cuts_nothing(table: ResultTable) -> None:
-    assert render_terminal(table, 500) == render_terminal(table)
-    assert LONG in render_terminal(table)
+    assert show(table, 500) == show(table)
+    assert LONG in show(table)
 
 
 def test_a_limit_keeps_the_newest_or_the_first_of_an_order(tmp_path: Path) -> None:
     for number in range(5):
         make_run(tmp_path, f"pretrain/r{number}", [eval_line(9 - number, 10.0 + number, 1.0)])
     runs = collect(tmp_path)
-    newest = render_terminal(build_table(runs, TableRequest()), limit=2)
+    newest = render_terminal(build_table(runs, TableRequest(), 2), runs.rows)
     assert "r0" in newest and "r1" in newest and "r2" not in newest and "3 more line(s)" in newest
-    best = render_terminal(build_table(runs, TableRequest(best="inter_video")), limit=2)
+    best = render_terminal(build_table(runs, TableRequest(best="inter_video"), 2), runs.rows)
     assert "r4" in best and "r3" in best and "r2" not in best
     assert newest.splitlines()[-1] == "5 run(s): 5 incomplete"
 
@@ -114,7 +118,7 @@ def test_csv_of_groups_has_mean_deviation_and_count(tmp_path: Path) -> None:
     assert (line["x/y"], line["x/y n"], line["runs"], line["seeds"]) == ("2.0", "2", "2", "0 1")
     assert float(line["x/y std"]) == pytest.approx(math.sqrt(2))
     assert line["path"] == "evaluate/a0 evaluate/a1" or line["path"] == "evaluate/a1 evaluate/a0"
-    assert "2.0 \u00b1 1.4" in render_terminal(table)
+    assert "2.0 \u00b1 1.4" in show(table)
     [shown] = json.loads(render_json(table))
     assert shown["metrics"]["x/y"]["runs"] == 2
 
@@ -140,7 +144,7 @@ def test_config_columns_have_short_names_that_tell_them_apart(tmp_path: Path) ->
     for number, (width, lr) in enumerate(((1, 1), (2, 2))):
         text = f"a:\n  width: {width}\n  file: {width}\nb:\n  width: {width}\n  lr: {lr}\n"
         make_run(tmp_path, f"pretrain/{number}", [train_line(1, 1.0)], config=text)
-    head = render_terminal(build_table(collect(tmp_path), TableRequest())).splitlines()[0]
+    head = show(build_table(collect(tmp_path), TableRequest())).splitlines()[0]
     assert head.split()[-4:] == ["a.width", "a.file", "b.width", "lr"]
 
 
