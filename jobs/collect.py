@@ -21,6 +21,8 @@ from jobs.run_row import MARKS, RunRow, read_bytes, read_run
 
 # Two changes within one tick of a disk's clock have one time: a folder this young is read again.
 _TICK_NS = 2_000_000_000
+# Records of the pipelines, one file each: which run is which stage.
+PIPELINES = ".pipelines"
 
 
 class _Place(NamedTuple):
@@ -35,7 +37,7 @@ class Collection:
     """The runs below one folder.
 
     Attributes:
-        rows: by kind and collection, the newest last.
+        rows: by kind and collection, the newest last; stages of pipelines at the end.
         problems: what could not be read of the folders above the runs.
     """
 
@@ -61,7 +63,8 @@ class Collection:
 
     def fingerprint(self) -> str:
         """Return a text that changes when any run does; empty if nothing is remembered."""
-        return self._index.fingerprint()
+        known = self._index.fingerprint()
+        return f"{known}-{_change(f'{self._runs}/{PIPELINES}')}" if known else ""
 
     def curves(self, rows: Iterable[RunRow]) -> list[str]:
         """Return each run's curves as json: {"metric": [steps, values]}, null for nan."""
@@ -105,6 +108,12 @@ def collect(
         index.add(lines)
         problems += index.save(lines, curves, paths)
     rows = [index.entries[path].row for path in paths if path in index.entries]
+    stages = _read_stages(root, problems)
+    if stages:
+        rows = [
+            row._replace(collection=stages[row.path][0]) if row.path in stages else row
+            for row in rows
+        ]
     if (kind, name, state) != ("*", "*", "*"):
         names = ",".join(_anywhere(each) for each in name.split(","))
         rows = [
@@ -113,6 +122,8 @@ def collect(
             if _matches(row.kind, kind) and _matches(row.name, names) and _matches(row.state, state)
         ]
     rows.sort(key=lambda row: (row.kind, row.collection, row.updated, row.name))
+    if stages:  # the stages of a pipeline are of several kinds: they stand together, at the end
+        rows.sort(key=lambda row: stages.get(row.path, ("", 0)))
     return Collection(root, rows, index, problems)
 
 
@@ -142,6 +153,25 @@ def _find_places(root: str, problems: list[str]) -> Iterable[_Place]:
             continue
         for each in inside:
             yield _Place(f"{folder}/{each}", name, f"{name}/{each}")
+
+
+def _read_stages(root: str, problems: list[str]) -> dict[str, tuple[str, int]]:
+    """Return path of a run -> (pipeline, number of the stage) as of the latest launches."""
+    try:
+        names = sorted(name for name in os.listdir(f"{root}/{PIPELINES}") if name.endswith(".json"))
+    except OSError:
+        return {}
+    stages: dict[str, tuple[str, int]] = {}
+    for name in names:
+        try:
+            facts: Any = json.loads(read_bytes(f"{root}/{PIPELINES}/{name}")[0])
+            runs = [str(stage["run"]) for stage in facts["stages"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{PIPELINES}/{name}: not a whole record of a pipeline: {error!r}")
+            continue
+        for number, run in enumerate(runs):
+            stages["/".join(run.rstrip("/").split("/")[-2:])] = (name[:-5], number)
+    return stages
 
 
 def _folders(path: str, problems: list[str]) -> list[str] | None:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, cast
 from jobs.run_row import RunRow
 
 INDEX_NAME, CURVES_NAME = ".collect.jsonl", ".collect-curves.jsonl"
-_HEAD = '["egovl collect", 2]'
-_RUN_FIELDS, _PART_FIELDS = 7, 3
+# Another version of this program may have other fields: its index is not read.
+_HEAD = json.dumps(["egovl collect", 2, *RunRow._fields])
+_RUN_FIELDS, _PART_FIELDS, _ROW_FIELDS = 7, 3, len(RunRow._fields)
 
 
 class Entry(NamedTuple):
@@ -74,7 +75,7 @@ class RunIndex:
         except ValueError:
             parsed = list(_parse_each(lines))
         for line in parsed:
-            if line[0] == "run" and len(line) == _RUN_FIELDS:
+            if line[0] == "run" and len(line) == _RUN_FIELDS and len(line[6]) == _ROW_FIELDS:
                 row = RunRow._make(line[6])
                 self.entries[row.path] = Entry._make([*line[1:6], row])
             elif line[0] == "part" and len(line) == _PART_FIELDS:

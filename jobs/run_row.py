@@ -37,6 +37,7 @@ MARKS = frozenset(
 _RESULT_KEYS = frozenset(("schema", "step", "attempt", "seconds", "metrics", "train_loss"))
 _BLOCK = 1 << 14
 _DENIED = "cannot read "
+_ARRAY_LETTERS = 8
 
 
 class RunRow(NamedTuple):
@@ -61,7 +62,7 @@ class RunRow(NamedTuple):
         config: names of the parts of its config.
         arguments: of the program that it ran.
         code: hash of the code that it ran.
-        collection: the sweep, pipeline or array that it belongs to.
+        collection: the pipeline or, by its id, the array of a sweep that it belongs to.
         parents: paths of the runs that it started from, as the launcher wrote them.
         facts: what else its result says: hashes, versions, counts.
         problems: what could not be read.
@@ -328,23 +329,14 @@ def _attempts(folder: str) -> int:
 
 
 def _collection(run: Mapping[str, Any]) -> str:
-    for key in ("sweep", "pipeline", "array"):
-        value = run.get(key)
-        name = _mapping(value).get("name") if isinstance(value, dict) else value
-        if isinstance(name, str) and name:
-            return name
-    return ""
+    """Return the array that a run is a member of, by the first letters of its folder's name."""
+    return _text(run.get("array")).rstrip("/").rpartition("/")[2][:_ARRAY_LETTERS]
 
 
 def _parents(run: Mapping[str, Any]) -> list[str]:
-    value = run.get("parents", run.get("after"))
-    if isinstance(value, str):
-        return [value]
-    return (
-        [each for each in cast("list[Any]", value or ()) if isinstance(each, str)]
-        if isinstance(value, list)
-        else []
-    )
+    value = run.get("parents")
+    paths = cast("list[Any]", value) if isinstance(value, list) else []
+    return [each for each in paths if isinstance(each, str)]
 
 
 def _largest(*values: int | None) -> int | None:

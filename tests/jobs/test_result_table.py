@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from pathlib import Path
@@ -249,9 +250,23 @@ def test_unfinished_runs_say_how_far_they_came_and_why_they_ended(tmp_path: Path
 
 
 def test_members_of_a_sweep_stand_together(tmp_path: Path) -> None:
-    for number, sweep in enumerate(("two", "one", "two")):
+    for number, array in enumerate(("2222222299", "1111111199", "2222222299")):
         folder = make_run(tmp_path, f"pretrain/r{number}", [train_line(1, 1.0, time=1 + number)])
-        (folder / "run.json").write_text(f'{{"schema": 1, "sweep": "{sweep}"}}')
+        (folder / "run.json").write_text(f'{{"schema": 1, "array": "/runs/.arrays/{array}"}}')
     found = table(tmp_path)
-    assert cells(found, "collection") == ["one", "two", "two"]
+    assert cells(found, "collection") == ["11111111", "22222222", "22222222"]
     assert names(found) == ["r1", "r0", "r2"]
+
+
+def test_stages_of_a_pipeline_stand_together_in_their_order(tmp_path: Path) -> None:
+    for run in ("pretrain/p-1", "pretrain/lone", "evaluate/e-1", "finetune/f-1"):
+        make_run(tmp_path, run, [train_line(1, 1.0)])
+    order = ("pretrain/p-1", "finetune/f-1", "evaluate/e-1")
+    record = {"stages": [{"run": f"/elsewhere/runs/{run}"} for run in order]}
+    (tmp_path / ".pipelines").mkdir()
+    (tmp_path / ".pipelines/main.json").write_text(json.dumps(record))
+    (tmp_path / ".pipelines/torn.json").write_text("{")
+    found = table(tmp_path)
+    assert names(found) == ["lone", "p-1", "f-1", "e-1"]
+    assert cells(found, "collection") == ["", "main", "main", "main"]
+    assert found.remarks[0].startswith(".pipelines/torn.json: not a whole record")
