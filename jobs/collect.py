@@ -1,226 +1,261 @@
-"""One row per run folder: what it is, how far it came, what it scored.
+"""Every run below a folder as one row, read once: only what changed since is read again.
 
-Reads `state.json`, `result.json`, `metrics.jsonl` and the COMMIT marks; anything may be missing,
-half written or damaged: a row says so in `problems` and the rest is shown.
+A run's folder changes its time when a file in it is renamed into place, as all of them are but
+`metrics.jsonl` and the checkpoints; those are looked at as well while a run is not over.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
-from jobs.metrics_cache import MetricsCache, load_metrics_cache
-from jobs.metrics_file import LOSS, Curve, RunMetrics, find_best
+from jobs.config_file import flatten_overrides, flatten_part, split_config
+from jobs.fork_map import fork_map
+from jobs.metrics_file import Curve, parse_metrics
+from jobs.run_index import Entry, RunIndex, part_line
+from jobs.run_row import MARKS, RunRow, read_bytes, read_run
 
-STATES = ("done", "running", "queued", "stopped", "failed", "cancelled", "incomplete")
-_MARKS = frozenset(
-    ("run.json", "state.json", "result.json", "metrics.jsonl", "config.yaml", "attempts", "ckpt")
-)
+# Two changes within one tick of a disk's clock have one time: a folder this young is read again.
+_TICK_NS = 2_000_000_000
+# Records of the pipelines, one file each: which run is which stage.
+PIPELINES = ".pipelines"
 
 
-@dataclass(frozen=True)
-class RunRow:
-    """One run.
+class _Place(NamedTuple):
+    """A folder that may be a run's."""
+
+    folder: str
+    kind: str
+    path: str
+
+
+class Collection:
+    """The runs below one folder.
 
     Attributes:
-        kind: first folder below `runs`, "-" for a run that lies there itself.
-        name: the run folder's name.
-        state: one of `STATES`; `incomplete` if nothing says how it ended.
-        step: the last step reached, None if it never made one.
-        saved_step: step of the newest complete checkpoint.
-        hours: of training, over all attempts.
-        loss: last training loss.
-        last: metric -> final value, or the newest one of an unfinished run, losses apart.
-        best: metric -> best value on the way.
-        updated: seconds since 1970 of the last sign of life.
-        note: why it stopped or failed, if anything says so.
-        problems: what could not be read.
-        curves: metric -> (step, value), thinned out for plots.
+        rows: by kind and collection, the newest last; stages of pipelines at the end.
+        problems: what could not be read of the folders above the runs.
     """
 
-    kind: str
-    name: str
-    path: str
-    state: str = "incomplete"
-    step: int | None = None
-    saved_step: int | None = None
-    attempts: int = 0
-    hours: float = 0.0
-    loss: float | None = None
-    last: dict[str, float] = field(default_factory=dict[str, float])
-    best: dict[str, float] = field(default_factory=dict[str, float])
-    updated: float = 0.0
-    note: str = ""
-    problems: tuple[str, ...] = ()
-    curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
+    def __init__(self, runs: str, rows: list[RunRow], index: RunIndex, problems: list[str]) -> None:
+        self.rows = rows
+        self.problems = problems
+        self._runs = runs
+        self._index = index
+        self._asked: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def part(self, name: str) -> dict[str, Any]:
+        """Return the dotted keys of a part of a config."""
+        return self._index.parts.get(name, {})
+
+    def config(self, row: RunRow) -> dict[str, Any]:
+        """Return a run's config by dotted keys; of one that never started what it was asked."""
+        if not row.config:
+            words = tuple(row.arguments)
+            if words not in self._asked:
+                self._asked[words] = flatten_overrides(words)
+            return self._asked[words]
+        return {key: value for name in row.config for key, value in self.part(name).items()}
+
+    def fingerprint(self) -> str:
+        """Return a text that changes when any run does; empty if nothing is remembered."""
+        known = self._index.fingerprint()
+        return f"{known}-{_change(f'{self._runs}/{PIPELINES}')}" if known else ""
+
+    def curves(self, rows: Iterable[RunRow]) -> list[str]:
+        """Return each run's curves as json: {"metric": [steps, values]}, null for nan."""
+        known = self._index.load_curves()
+        return [known.get(row.path) or self._read_curves(row) for row in rows]
+
+    def _read_curves(self, row: RunRow) -> str:
+        try:
+            data, _ = read_bytes(f"{self._runs}/{row.path}/metrics.jsonl")
+        except OSError:
+            return "{}"
+        return curves_json(parse_metrics(data).curves)
 
 
-def collect_runs(runs: Path, kind: str = "*", name: str = "*") -> list[RunRow]:
-    """Return the rows of all runs below a folder, by kind, the newest last.
+def collect_runs(
+    runs: str | os.PathLike[str], kind: str = "*", name: str = "*", state: str = "*"
+) -> list[RunRow]:
+    """Return the rows of the runs below a folder, as `collect` does."""
+    return collect(runs, kind, name, state).rows
+
+
+def collect(
+    runs: str | os.PathLike[str], kind: str = "*", name: str = "*", state: str = "*"
+) -> Collection:
+    """Read all runs below a folder.
 
     Args:
         runs: the folder with `<kind>/<name>` folders; it may be absent.
-        kind: shell pattern of the kinds wanted.
-        name: shell pattern of the run names wanted; a part of the name is enough.
+        kind: shell patterns of the kinds wanted, parted by commas.
+        name: the same of the run names; a part of the name is enough.
+        state: the same of the states.
     """
-    pattern = name if any(sign in name for sign in "*?[") else f"*{name}*"
-    cache = load_metrics_cache(runs)
-    rows = [
-        read_run(path, of_kind, entries, cache)
-        for path, of_kind, entries in _find_runs(runs)
-        if fnmatch(of_kind, kind) and fnmatch(os.path.basename(path), pattern)
-    ]
-    cache.save()
-    return sorted(rows, key=lambda row: (row.kind, row.updated, row.name))
-
-
-def metric_names(rows: Iterable[RunRow]) -> list[str]:
-    """Return every metric that any row has, sorted."""
-    return sorted({name for row in rows for name in row.last})
-
-
-def read_run(path: str, kind: str, entries: frozenset[str], cache: MetricsCache) -> RunRow:
-    """Read one run folder; `entries` are the names in it."""
+    root = os.fspath(runs)
+    index = RunIndex(root)
     problems: list[str] = []
-    state = _read_object(path, "state.json", entries, problems)
-    result = _read_object(path, "result.json", entries, problems)
-    metrics = _read_metrics(path, entries, cache, problems)
-    commit = _newest_commit(path) if "ckpt" in entries else None
-    final = _numbers(result.get("metrics"))
-    last = {name: value for name, value in metrics.last.items() if name != LOSS} | final
-    steps = [metrics.step, commit, _count(result.get("step"))]
-    loss = _number(result.get("train_loss"))
-    return RunRow(
-        kind=kind,
-        name=os.path.basename(path),
-        path=path,
-        state=_state(state, result),
-        step=max((step for step in steps if step is not None), default=None),
-        saved_step=commit,
-        attempts=_attempts(path) if "attempts" in entries else 0,
-        hours=metrics.hours or (_number(result.get("seconds")) or 0.0) / 3600,
-        loss=metrics.last.get(LOSS) if loss is None else loss,
-        last=last,
-        best={
-            name: find_best(name, [value, metrics.best.get(name, math.nan)])
-            for name, value in last.items()
-        },
-        updated=_last_change(path, entries),
-        note=_note(state),
-        problems=tuple(problems),
-        curves=metrics.curves,
+    places = list(_find_places(root, problems))
+    changed = [place for place in places if not _is_known(place, index.entries.get(place.path))]
+    paths = [place.path for place in places]
+    if changed:
+        lines, curves = fork_map(_read_places, changed)
+        index.add(lines)
+        problems += index.save(lines, curves, paths)
+    rows = [index.entries[path].row for path in paths if path in index.entries]
+    stages = _read_stages(root, problems)
+    if stages:
+        rows = [
+            row._replace(collection=stages[row.path][0]) if row.path in stages else row
+            for row in rows
+        ]
+    if (kind, name, state) != ("*", "*", "*"):
+        names = ",".join(_anywhere(each) for each in name.split(","))
+        rows = [
+            row
+            for row in rows
+            if _matches(row.kind, kind) and _matches(row.name, names) and _matches(row.state, state)
+        ]
+    rows.sort(key=lambda row: (row.kind, row.collection, row.updated, row.name))
+    if stages:  # the stages of a pipeline are of several kinds: they stand together, at the end
+        rows.sort(key=lambda row: stages.get(row.path, ("", 0)))
+    return Collection(root, rows, index, problems)
+
+
+def curves_json(curves: dict[str, Curve]) -> str:
+    """Return curves as json, in seven digits; a metric with the steps of another names that one."""
+    parts: list[str] = []
+    owners: dict[tuple[int, ...], str] = {}
+    for name, (steps, values) in curves.items():
+        key = json.dumps(name)
+        owner = owners.setdefault(tuple(steps), key)
+        shown = str(steps) if owner is key else owner
+        numbers = ("%.7g," * len(values) % tuple(values))[:-1]
+        if "n" in numbers:  # nan, inf
+            numbers = numbers.replace("nan", "null").replace("inf", "1e999")
+        parts.append(f"{key}: [{shown}, [{numbers}]]")
+    return f"{{{', '.join(parts)}}}"
+
+
+def _find_places(root: str, problems: list[str]) -> Iterable[_Place]:
+    for name in _folders(root, problems) or ():
+        folder = f"{root}/{name}"
+        inside = _folders(folder, problems)
+        if inside is None:
+            continue
+        if not inside or not MARKS.isdisjoint(inside) or _holds_run(folder):
+            yield _Place(folder, "-", name)
+            continue
+        for each in inside:
+            yield _Place(f"{folder}/{each}", name, f"{name}/{each}")
+
+
+def _read_stages(root: str, problems: list[str]) -> dict[str, tuple[str, int]]:
+    """Return path of a run -> (pipeline, number of the stage) as of the latest launches."""
+    try:
+        names = sorted(name for name in os.listdir(f"{root}/{PIPELINES}") if name.endswith(".json"))
+    except OSError:
+        return {}
+    stages: dict[str, tuple[str, int]] = {}
+    for name in names:
+        try:
+            facts: Any = json.loads(read_bytes(f"{root}/{PIPELINES}/{name}")[0])
+            runs = [str(stage["run"]) for stage in facts["stages"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{PIPELINES}/{name}: not a whole record of a pipeline: {error!r}")
+            continue
+        for number, run in enumerate(runs):
+            stages["/".join(run.rstrip("/").split("/")[-2:])] = (name[:-5], number)
+    return stages
+
+
+def _folders(path: str, problems: list[str]) -> list[str] | None:
+    """Return the names of the folders in one, None if it cannot be read."""
+    try:
+        with os.scandir(path) as entries:
+            return [each.name for each in entries if each.name[0] != "." and each.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"{path}: cannot be read: {error.strerror}")
+        return None
+
+
+def _holds_run(folder: str) -> bool:
+    return any(os.path.isfile(f"{folder}/{name}") for name in ("run.json", "metrics.jsonl"))
+
+
+def _is_known(place: _Place, entry: Entry | None) -> bool:
+    """Return whether what is remembered of a run still holds."""
+    if entry is None:
+        return False
+    try:
+        if os.stat(place.folder).st_mtime_ns != entry.folder_time:
+            return False
+    except OSError:
+        return False
+    return entry.is_settled == 1 or (
+        entry.is_settled == 0
+        and _metrics_stamp(place.folder) == (entry.metrics_time, entry.metrics_size)
+        and _change(f"{place.folder}/ckpt") == entry.checkpoint_time
     )
 
 
-def _find_runs(runs: Path) -> Iterable[tuple[str, str, frozenset[str]]]:
-    for kind, path in _folders(runs):
-        entries = frozenset(os.listdir(path))
-        if entries & _MARKS:
-            yield path, "-", entries
-            continue
-        for _, run in _folders(path):
-            entries = frozenset(os.listdir(run))
-            if entries & _MARKS:
-                yield run, kind, entries
-
-
-def _folders(path: str | Path) -> list[tuple[str, str]]:
+def _metrics_stamp(folder: str) -> tuple[int, int]:
     try:
-        with os.scandir(path) as entries:
-            found = [(each.name, each.path) for each in entries if each.is_dir()]
-    except FileNotFoundError:
-        return []
-    return [(name, place) for name, place in sorted(found) if not name.startswith(".")]
-
-
-def _read_object(
-    path: str, name: str, entries: frozenset[str], problems: list[str]
-) -> dict[str, Any]:
-    if name not in entries:
-        return {}
-    try:
-        with open(f"{path}/{name}", "rb", buffering=0) as file:
-            values = json.loads(file.read())
-    except (OSError, ValueError) as error:
-        problems.append(f"{name}: {error}")
-        return {}
-    if not isinstance(values, dict):
-        problems.append(f"{name}: holds no object")
-        return {}
-    return cast("dict[str, Any]", values)
-
-
-def _read_metrics(
-    path: str, entries: frozenset[str], cache: MetricsCache, problems: list[str]
-) -> RunMetrics:
-    if "metrics.jsonl" not in entries:
-        return RunMetrics()
-    try:
-        metrics = cache.read(f"{path}/metrics.jsonl")
-    except OSError as error:
-        problems.append(f"metrics.jsonl: {error}")
-        return RunMetrics()
-    if metrics.damaged:
-        count, first = len(metrics.damaged), metrics.damaged[0]
-        problems.append(f"metrics.jsonl: {count} damaged line(s), the first is line {first}")
-    return metrics
-
-
-def _state(state: dict[str, Any], result: dict[str, Any]) -> str:
-    if result:
-        return "done"
-    written = state.get("state")
-    return str(written) if written in STATES else "incomplete"
-
-
-def _note(state: dict[str, Any]) -> str:
-    words = [state.get("cause"), state.get("reason"), state.get("message")]
-    return ": ".join(str(word) for word in words if word)
-
-
-def _newest_commit(path: str) -> int | None:
-    names = [name for name in _list(f"{path}/ckpt") if name.startswith("step-")]
-    steps = sorted((int(name[5:]) for name in names if name[5:].isdecimal()), reverse=True)
-    return next((step for step in steps if os.path.isfile(f"{path}/ckpt/step-{step}/COMMIT")), None)
-
-
-def _attempts(path: str) -> int:
-    return sum(name.isdecimal() for name in _list(f"{path}/attempts"))
-
-
-def _list(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
+        state = os.stat(f"{folder}/metrics.jsonl")
     except OSError:
-        return []
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
 
 
-def _last_change(path: str, entries: frozenset[str]) -> float:
-    """Return when the run last wrote; not the folder's own time, which copying changes."""
-    times: list[float] = []
-    for name in ("metrics.jsonl", "state.json", "result.json", "run.json"):
-        if name in entries:
-            try:
-                times.append(os.stat(f"{path}/{name}").st_mtime)
-            except OSError:
-                continue  # replaced this moment
-    return max(times, default=0.0)
+def _change(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _read_places(places: Sequence[_Place]) -> list[list[str]]:
+    """Return lines of the index and lines of curves."""
+    import hashlib  # slow to load, and only where something has changed
+
+    parts: dict[str, str] = {}
+    lines: list[str] = []
+    curves: list[str] = []
+
+    def add_config(text: str) -> list[str]:
+        return [parts.get(part) or add_part(part) for part in split_config(text)]
+
+    def add_part(text: str) -> str:
+        name = parts[text] = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        lines.append(part_line(name, flatten_part(text)))
+        return name
+
+    for place in places:
+        changed = _change(place.folder)
+        found = read_run(place.folder, place.kind, place.path, add_config)
+        if found is None:
+            continue
+        newest = max(changed, found.metrics_stamp[0], found.checkpoint_stamp)
+        is_sure = time.time_ns() - newest > _TICK_NS and not found.is_denied
+        is_settled = int(found.is_settled) if is_sure else -1
+        stamp = (changed, *found.metrics_stamp, found.checkpoint_stamp, is_settled)
+        entry = Entry(*stamp, found.row)
+        lines.append(entry.line())
+        if found.metrics.curves:
+            curves.append(entry.curve_line(curves_json(found.metrics.curves)))
+    return [lines, curves]
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _anywhere(pattern: str) -> str:
+    return pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
 
 
-def _numbers(value: Any) -> dict[str, float]:
-    pairs = cast("dict[str, Any]", value).items() if isinstance(value, dict) else ()
-    return {str(key): number for key, each in pairs if (number := _number(each)) is not None}
+def _matches(value: str, patterns: str) -> bool:
+    return any(fnmatch(value, pattern) for pattern in patterns.split(","))

@@ -1,174 +1,151 @@
-"""Rows of `jobs.collect` as one html page: table, curves, details of every run.
+"""A table of results as one html page: sortable table, curves, what every run is.
 
-The page is a single file without outside parts. Everything that comes from a run is escaped; the
-table and the plots are there without JavaScript, which only sorts and filters.
+The page is a single file without outside parts. What comes from runs lies in it as json, every "<"
+of it escaped, and the page's script puts it in as text, never as markup; curves are parsed and
+drawn when they are looked at, so that thousands of runs open quickly. Style and script are the
+files in `page/`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
+from typing import Any, cast
 
-from jobs.chart import COLORS, line_chart, sparkline
-from jobs.collect import RunRow, metric_names
-from jobs.metrics_file import LOSS, find_best
-from jobs.report_assets import SCRIPT, STYLE
-from jobs.report_table import FIXED, format_hours, format_number, summary
+from jobs.collect import Collection
+from jobs.result_table import ResultTable, summary
+from jobs.run_groups import seed_groups
+from jobs.run_row import RunRow
 
-_TEXT = ("kind", "name", "state")
-_TITLES = {LOSS: "training loss"}
-# Beyond these a plot is unreadable; the newest runs are shown.
-_PLOTS, _RUNS_IN_PLOT = 9, len(COLORS)
-# Details with plots; the rest is in the table and in the csv.
-_DETAILED_RUNS = 200
+_PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page")
+_PARTS = ("page.css", "chart.js", "table.js", "runs.js")
+_HEAD_BYTES = 1000
+
+_BODY = """<body><header><h1>{title}</h1><div class="soft">{summary} &middot; {when}</div></header>
+<noscript><p class="problem">This page draws its table with JavaScript, which is off here.
+The same numbers: collect_results.py --markdown or --csv.</p></noscript>
+<div class="bar"><input id="filter" type="search" placeholder="Filter: name, state, key=value"
+ aria-label="Filter runs"><span id="states" class="chips" role="group" aria-label="States"></span>
+<details id="columns" class="menu"><summary>Columns</summary><div></div></details>
+<span id="shown" class="soft" aria-live="polite"></span></div>
+<div class="frame" tabindex="0" role="region" aria-label="Runs"><table><thead><tr></tr></thead>
+<tbody></tbody></table><div id="more"></div></div>
+<section><h2>Curves</h2><div class="controls"><label>smoothing <input id="weight" type="range"
+ min="0" max="0.95" step="0.05" value="0.5"><output id="weight-shown">0.5</output></label>
+<label><input id="log" type="checkbox"> logarithmic</label>
+<label><input id="band" type="checkbox"> mean &plusmn; deviation over seeds</label></div>
+<ul id="legend" class="legend"></ul><div id="charts" class="charts"></div>
+<div id="differences"></div></section>
+"""
 
 
-def write_report(path: Path, rows: Sequence[RunRow], title: str) -> None:
-    """Write the page, replacing an older one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".report-")
-    with open(handle, "w", encoding="utf-8") as file:
-        file.write(render_html(rows, title))
-    os.chmod(beside, 0o644)
+def is_current(path: str, collection: Collection, options: str) -> bool:
+    """Return whether a page shows these runs, written by this code with these options."""
+    key = _key(collection, options)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return bool(key) and f'content="{escape(key)}"' in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
+
+
+def write_report(
+    path: str, collection: Collection, table: ResultTable, title: str, options: str = ""
+) -> None:
+    """Write the page, replacing an older one whole.
+
+    Args:
+        path: of the page.
+        collection: the runs.
+        table: what to show of them.
+        title: of the page.
+        options: what the table was asked to be, for `is_current`.
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    beside = f"{path}.{os.getpid()}"
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(render_html(collection, table, title, _key(collection, options)))
     os.replace(beside, path)
 
 
-def render_html(rows: Sequence[RunRow], title: str) -> str:
-    """Return the page."""
-    now = time.strftime("%Y-%m-%d %H:%M")
+def render_html(collection: Collection, table: ResultTable, title: str, key: str = "") -> str:
+    """Return the page; `key` goes into its head."""
+    rows = list({id(row): row for line in table.lines for row in line.rows}.values())
+    style, *scripts = [_read(name) for name in _PARTS]
+    body = _BODY.format(
+        title=escape(title),
+        summary=escape(summary(rows)),
+        when=time.strftime("%Y-%m-%d %H:%M"),
+    )
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in table.remarks[:500])
+    curves = "\n".join(collection.curves(rows))
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            f'<meta name="runs" content="{escape(key)}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
-            f'<h1>{escape(title)}</h1><div class="soft">{escape(summary(rows))}, {now}</div>',
-            _table(rows) if rows else "<p>No runs yet.</p>",
-            _comparison(rows),
-            _details(rows),
-            f"<script>{SCRIPT}</script></body></html>",
+            f"<title>{escape(title)}</title><style>{style}</style></head>",
+            body,
+            f'<section><h2>Remarks</h2><ul class="remarks">{remarks}</ul></section>'
+            if remarks
+            else "",
+            _embed("data", "application/json", _data(collection, table, rows)),
+            _embed("curves", "text/plain", curves),
+            f'<script>"use strict";{"".join(scripts)}</script></body></html>',
         ]
     )
 
 
-def _table(rows: Sequence[RunRow]) -> str:
-    metrics = metric_names(rows)
-    heads = "".join(_head(name) for name in (*FIXED, *metrics))
-    winners = {
-        name: find_best(name, [row.last[name] for row in rows if name in row.last])
-        for name in metrics
+def _embed(name: str, kind: str, text: str) -> str:
+    # inside json a "<" stands only in strings, where it may be written like this
+    escaped = text.replace("<", "\\u003c")
+    return f'<script type="{kind}" id="{name}">{escaped}</script>'
+
+
+def _data(collection: Collection, table: ResultTable, rows: list[RunRow]) -> str:
+    places = {id(row): place for place, row in enumerate(rows)}
+    used = {name for row in rows for name in row.config}
+    groups = [group for group in seed_groups(collection, rows) if len(group) > 1]
+    values = {
+        "columns": [
+            [column.name, column.role, column.better, column.is_text] for column in table.columns
+        ],
+        "lines": [[line.cells, [places[id(row)] for row in line.rows]] for line in table.lines],
+        "fields": RunRow._fields,
+        "rows": rows,
+        "parts": {name: collection.part(name) for name in used},
+        "groups": [[places[id(row)] for row in group] for group in groups],
+        "isGrouped": any(column.name == "runs" for column in table.columns),
+        "isOrdered": table.is_ordered,
     }
-    lines = [_row(index, row, metrics, winners) for index, row in enumerate(rows)]
-    return (
-        '<div class="bar"><input id="filter" type="search" placeholder="Filter runs" '
-        'aria-label="Filter runs"><span class="soft">Click a column to sort. Metrics: last value, '
-        "best on the way in brackets; bold is the highest of all runs (losses: lowest).</span>"
-        f'</div><div class="frame"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    try:
+        return json.dumps(values, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(_spell(values), separators=(",", ":"))
 
 
-def _head(name: str) -> str:
-    kind = ' class="text"' if name in _TEXT else ""
-    group, slash, metric = name.rpartition("/")
-    label = f"<small>{escape(group)}</small>{escape(metric)}" if slash else escape(name)
-    return f'<th data-name="{escape(name)}"{kind}><button>{label}</button></th>'
+def _spell(value: Any) -> Any:
+    """Return json values with numbers that json cannot say as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, Mapping):
+        return {key: _spell(each) for key, each in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_spell(each) for each in cast("list[Any]", value)]
+    return value
 
 
-def _row(index: int, row: RunRow, metrics: Sequence[str], winners: dict[str, float]) -> str:
-    name = escape(row.name)
-    shown = f'<a href="#run-{index}">{name}</a>' if index < _DETAILED_RUNS else name
-    said = escape("; ".join([row.note, *row.problems] if row.note else row.problems))
-    warning = ' <span class="warn">!</span>' if row.problems else ""
-    cells = [
-        f'<td class="text">{escape(row.kind)}</td><td class="text">{shown}</td>',
-        f'<td class="text" title="{said}"><span class="state {row.state}">{row.state}</span>'
-        f"{warning}</td>",
-        _cell(row.step, "" if row.step is None else f"{row.step:,}"),
-        _cell(row.attempts, str(row.attempts)),
-        _cell(row.hours, format_hours(row.hours)),
-        _cell(row.loss, sparkline(row.curves.get(LOSS, [])) + format_number(row.loss)),
-    ]
-    for metric in metrics:
-        last, best = row.last.get(metric), row.best.get(metric)
-        text = format_number(last)
-        if format_number(best) not in (text, "nan", ""):
-            text += f" <small>({format_number(best)})</small>"
-        cells.append(_cell(last, text, is_top=last is not None and last == winners[metric]))
-    return f"<tr>{''.join(cells)}</tr>"
+def _read(name: str) -> str:
+    with open(f"{_PAGE}/{name}", encoding="ascii") as file:
+        return file.read()
 
 
-def _cell(value: float | None, text: str, is_top: bool = False) -> str:
-    known = value is not None and math.isfinite(value)
-    top = ' class="top"' if is_top else ""
-    return f'<td{top} data-value="{value if known else ""}">{text}</td>'
-
-
-def _comparison(rows: Sequence[RunRow]) -> str:
-    """Return one plot per metric over the newest runs, each run in one colour throughout."""
-    newest = sorted((row for row in rows if row.curves), key=lambda row: row.updated)
-    shown = newest[-_RUNS_IN_PLOT:]
-    figures = [
-        _figure(_TITLES.get(name, name), [(row.name, row.curves.get(name, [])) for row in shown])
-        for name in [LOSS, *metric_names(shown)][:_PLOTS]
-    ]
-    if not any(figures):
-        return ""
-    return f'<h2>Curves over the step</h2><div class="charts">{"".join(figures)}</div>'
-
-
-def _figure(title: str, series: Sequence[tuple[str, list[tuple[int, float]]]]) -> str:
-    chart = line_chart(title, series)
-    if not chart:
-        return ""
-    legend = "".join(
-        f'<span><i style="background:{COLORS[index % len(COLORS)]}"></i>{escape(label)}</span>'
-        for index, (label, curve) in enumerate(series)
-        if label and curve
-    )
-    key = f'<div class="legend">{legend}</div>' if legend else ""
-    return f"<figure><figcaption>{escape(title)}</figcaption>{chart}{key}</figure>"
-
-
-def _details(rows: Sequence[RunRow]) -> str:
-    if not rows:
-        return ""
-    parts = [_detail(index, row) for index, row in enumerate(rows[:_DETAILED_RUNS])]
-    if len(rows) > _DETAILED_RUNS:
-        parts.append(f"<p>{len(rows) - _DETAILED_RUNS} more runs: narrow with --kind, --name.</p>")
-    return f"<h2>Runs</h2>{''.join(parts)}"
-
-
-def _detail(index: int, row: RunRow) -> str:
-    updated = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.updated)) if row.updated else "-"
-    facts = {
-        "folder": row.path,
-        "state": f"{row.state}: {row.note}" if row.note else row.state,
-        "step": f"{row.step}, saved {row.saved_step}" if row.saved_step is not None else row.step,
-        "attempts": row.attempts,
-        "training time": f"{format_hours(row.hours)} h",
-        "last sign of life": updated,
-        **{
-            name: f"{value:g} (best {row.best.get(name, value):g})"
-            for name, value in sorted(row.last.items())
-        },
-    }
-    terms = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in facts.items()
-        if value is not None
-    )
-    problems = "".join(f'<div class="warn">{escape(problem)}</div>' for problem in row.problems)
-    charts = "".join(
-        _figure(_TITLES.get(name, name), [("", curve)])
-        for name, curve in sorted(row.curves.items(), key=lambda item: item[0] != LOSS)
-    )
-    return (
-        f'<details id="run-{index}"><summary><b>{escape(row.name)}</b> '
-        f'<span class="soft">{escape(row.kind)}</span></summary>{problems}'
-        f'<dl>{terms}</dl><div class="charts">{charts}</div></details>'
-    )
+def _key(collection: Collection, options: str) -> str:
+    """Return a text that changes with what the page would show; empty if nothing can tell."""
+    runs = collection.fingerprint()
+    code = max(os.stat(f"{_PAGE}/{name}").st_mtime_ns for name in _PARTS)
+    return f"{runs} {code} {options}" if runs else ""

@@ -12,12 +12,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--runs", metavar="DIR", help="folder of the runs (default: from configs/defaults.yaml)")
-    add("--kind", default="*", help="only runs of this kind: pretrain, finetune, ...")
+    add("--kind", default="*", help="only runs of these kinds: pretrain,finetune, or patterns")
     add("--name", default="*", help="only runs whose name has this part or shell pattern")
+    add("--state", default="*", help="only runs in these states: done,failed,running, ...")
+    add("--metrics", metavar="NAMES", help="only these metrics (patterns), in this order")
+    best = "every metric at the step where this one is best, and the best run first"
+    add("--best", metavar="METRIC[:min|max]", help=best)
+    add("--sort", metavar="COLUMN[:asc|desc]", help="order of the lines")
+    add("--group", action="store_true", help="one line for runs that differ in the seed: mean, std")
+    add("--pivot", action="store_true", help="one line a model, one column a benchmark's metric")
+    add("--limit", type=int, metavar="N", help="lines in a terminal (default: 200; 0 for all)")
     add("--csv", metavar="FILE", help="write every value as csv")
     add("--markdown", metavar="FILE", help="write the table as markdown")
     add("--html", metavar="FILE", help="where the page goes (default: report.html in the runs)")
-    add("--json", action="store_true", help="print the rows as json instead of a table")
+    add("--no-html", action="store_true", help="write no page")
+    add("--json", action="store_true", help="print json instead of a table")
     return parser
 
 

@@ -40,11 +40,16 @@ def make_run(
     state: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
     commits: Sequence[int] = (),
+    config: str | None = None,
+    arguments: Sequence[str] = (),
 ) -> Path:
     """Write `<runs>/<run>`, run being `<kind>/<name>`; `metrics` makes it a finished run."""
     folder = runs / run
     (folder / "attempts/1").mkdir(parents=True)
-    (folder / "run.json").write_text("{}")
+    facts = {"schema": 1, "spec": {"arguments": list(arguments)}}
+    (folder / "run.json").write_text(json.dumps(facts))
+    if config is not None:
+        (folder / "config.yaml").write_text(config)
     if lines:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "metrics.jsonl").write_text(text)

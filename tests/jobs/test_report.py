@@ -1,57 +1,52 @@
 from __future__ import annotations
 
-import os
+import json
+import math
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs.collect import collect_runs
-from jobs.report import render_html, write_report
+import jobs.report
+from jobs.collect import collect
+from jobs.report import is_current, render_html, write_report
+from jobs.result_table import TableRequest, build_table
 from tests.jobs.run_folders import eval_line, make_run, train_line
-from tests.slurm.packages import install
+from tests.jobs.test_collect import make_old
 
-VOID = {"meta", "input", "br"}
-BROWSER = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--virtual-time-budget=3000", "--window-size=1280,1400"),
-]
+EVIL = "<script>alert(1)<!--<img onerror=x>\"'&"
 
 
 class Page(HTMLParser):
-    """Checks that tags nest, and keeps addresses, cells and scripts."""
+    """Checks that tags nest, and keeps addresses and what scripts hold."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.addresses: list[str] = []
-        self.scripts = 0
-        self.rows: list[list[str]] = []
+        self.scripts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.scripts += tag == "script"
         self.addresses += [value or "" for name, value in attrs if name in ("href", "src")]
         assert not any(name.startswith("on") for name, _ in attrs)
-        if tag == "tr":
-            self.rows.append([])
-        if tag == "td":
-            self.rows[-1].append("")
-        if tag not in VOID:
+        if tag not in ("meta", "input"):
             self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in ("path", "polyline")  # of svg; html knows no such tags
+        if tag == "script":
+            self.scripts.append("")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "td" in self.open:
-            self.rows[-1][-1] += data
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+
+
+def render(runs: Path, title: str = "Results", **wanted: bool) -> str:
+    found = collect(runs)
+    return render_html(found, build_table(found, TableRequest(**wanted)), title)
 
 
 def parse(html: str) -> Page:
@@ -62,108 +57,112 @@ def parse(html: str) -> Page:
     return page
 
 
-EVIL = "<script>alert(1)<img onerror=x>\"'&"
+def read_data(html: str) -> dict[str, Any]:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    return json.loads(parse(html).scripts[0], parse_constant=refuse)
 
 
 def make_runs(runs: Path) -> Path:
+    """Write three runs of a seed group, a finetune run, one with an evil name, an empty one."""
     for number, name in enumerate(("first", "second", "third")):
-        lines = [train_line(step, 5.0 - number - step / 100) for step in range(1, 200)]
+        lines = [
+            {**train_line(step, 5.0 - number - step / 100), "steps": 200} for step in range(1, 200)
+        ]
         lines += [eval_line(step, 20 + (7, 60, 30)[number] + step / 10, 30) for step in (50, 150)]
         metrics = {"egomcq/inter_video": (50.0, 94.5, 8.5)[number]} if number != 1 else None
-        make_run(runs, f"pretrain/{name}", lines, {"state": "running"}, metrics, commits=[100])
+        make_run(
+            *(runs, f"pretrain/{name}", lines, {"state": "running"}, metrics),
+            commits=[100],
+            config=f"optim:\n  lr: 3.0e-05\nseed: {number}\n",
+        )
+    name = EVIL.replace("/", "")
     evil = [{**eval_line(3, 1, 2), "name": EVIL}, train_line(4, 1.0)]
-    make_run(runs, f"finetune/{EVIL}", evil, {"state": "failed", "reason": EVIL})
-    with open(runs / f"finetune/{EVIL}/metrics.jsonl", "a") as file:
+    make_run(runs, f"finetune/{name}", evil, {"state": "failed", "cause": EVIL, "reason": EVIL})
+    with open(runs / f"finetune/{name}/metrics.jsonl", "a") as file:
         file.write("{half")
+    (runs / f"finetune/{name}/config.yaml").write_text(f"note: '{EVIL.replace(chr(39), '')}'\n")
     make_run(runs, "finetune/empty")
     return runs
 
 
 def test_page_is_well_formed_self_contained_and_escaped(tmp_path: Path) -> None:
-    html = render_html(collect_runs(make_runs(tmp_path)), f"Title {EVIL}")
+    html = render(make_runs(tmp_path), f"Title {EVIL}")
     page = parse(html)
-    assert page.scripts == 1 and EVIL not in html
-    assert page.addresses and all(address.startswith("#run-") for address in page.addresses)
-    assert "http" not in html
-    names = [row[1] for row in page.rows if row]
+    assert len(page.scripts) == 3 and EVIL not in html and "<img" not in html
+    assert page.addresses == []
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+    data = json.loads(page.scripts[0])
+    names = [dict(zip(data["fields"], row, strict=True))["name"] for row in data["rows"]]
     assert sorted(names) == sorted([EVIL, "empty", "first", "second", "third"])
-    assert html.count("<polyline") > 8 and "damaged line" in html
+    curves = [json.loads(line) for line in page.scripts[1].split("\n")]
+    assert sorted(curves[names.index(EVIL)]) == sorted(
+        [f"{EVIL}/inter_video", f"{EVIL}/intra_video", "loss"]
+    )
+    assert len(curves[names.index("first")]["loss"][0]) == 199
+    assert "damaged line" in html
 
 
-def test_page_without_runs_says_so() -> None:
-    html = render_html([], "Results")
-    assert "No runs yet" in html
-    parse(html)
+def test_numbers_that_json_cannot_say_are_words(tmp_path: Path) -> None:
+    lines = [train_line(1, math.nan), train_line(2, math.inf)]
+    make_run(tmp_path, "pretrain/a", [*lines, eval_line(2, -math.inf, math.nan)])
+    html = render(tmp_path)
+    data = read_data(html)
+    cells = data["lines"][0][0]
+    assert cells[-3] == "inf" and cells[-2][0] == "-inf" and cells[-1][0] == "nan"
+    curves = json.loads(parse(html).scripts[1])
+    assert curves["loss"] == [[1, 2], [None, math.inf]]
 
 
-def test_values_that_are_not_numbers_are_shown_and_do_not_break_sorting(tmp_path: Path) -> None:
-    make_run(tmp_path, "pretrain/a", [train_line(1, float("nan")), train_line(2, float("inf"))])
-    html = render_html(collect_runs(tmp_path), "x")
-    assert '<td data-value="">inf</td>' in html
-    parse(html)
+def test_groups_of_seeds_are_told_to_the_page(tmp_path: Path) -> None:
+    make_runs(tmp_path)
+    data = read_data(render(tmp_path))
+    [group] = data["groups"]
+    names = [dict(zip(data["fields"], data["rows"][row], strict=True))["name"] for row in group]
+    assert sorted(names) == ["first", "second", "third"]
+    grouped = read_data(render(tmp_path, group=True))
+    assert grouped["isGrouped"] and [len(rows) for _, rows in grouped["lines"]] == [1, 1, 3]
 
 
 def test_an_older_page_is_replaced_whole_and_readable_by_others(tmp_path: Path) -> None:
+    make_run(tmp_path, "pretrain/a", [train_line(1, 1.0)])
     page = tmp_path / "report.html"
     page.write_text("old")
-    write_report(page, [], "x")
+    found = collect(tmp_path)
+    write_report(str(page), found, build_table(found, TableRequest()), "x")
     assert page.read_text().startswith("<!doctype html>")
-    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name[0] != ".") == [
+        *("pretrain", "report.html"),
+    ]
     assert page.stat().st_mode & 0o044 == 0o044
 
 
-def find_browser() -> str:
-    """Path of Chromium, installed where that is possible; else the test skips."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        install("chromium")
-        found = shutil.which("chromium")
-    return found or pytest.skip("NO BROWSER on this machine: apt-get install chromium")
+def test_a_page_that_is_still_right_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path, "pretrain/a", [train_line(1, 1.0)], {"state": "running"})
+    make_old(folder)
+    page = str(tmp_path / "report.html")
+
+    def write(options: str = "") -> bool:
+        found = collect(tmp_path)
+        if is_current(page, found, options):
+            return False
+        write_report(page, found, build_table(found, TableRequest()), "x", options)
+        return is_current(page, found, options)
+
+    assert write() and not write() and not write()
+    assert write("other options") and not write("other options")
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(train_line(2, 0.25)) + "\n")
+    assert write("other options") and "0.25" in Path(page).read_text()
+    Path(page).unlink()
+    assert write("other options")
 
 
-def browse(page: str, tmp_path: Path, *arguments: str) -> str:
-    profile = f"--user-data-dir={tmp_path / f'profile{len(os.listdir(tmp_path))}'}"
-    command = [find_browser(), *BROWSER, profile, *arguments, page]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
-def names_in(dom: str) -> list[str]:
-    return re.findall(r'<td class="text"><a href="#run-\d+">(\w+)</a>', dom)
-
-
-@pytest.mark.slow
-def test_a_real_browser_sorts_by_address_and_by_click_and_filters(tmp_path: Path) -> None:
-    page = tmp_path / "runs" / "report.html"
-    write_report(page, collect_runs(make_runs(page.parent)), "Results")
-    plain = names_in(browse(f"file://{page}", tmp_path, "--dump-dom"))
-    assert sorted(plain) == ["empty", "first", "second", "third"]  # the evil one is no \w+ name
-    down = browse(f"file://{page}#sort=-egomcq%2Finter_video", tmp_path, "--dump-dom")
-    assert names_in(down)[:3] == ["second", "first", "third"]  # 95, 50, 8.5, then none
-    assert 'data-name="egomcq/inter_video" aria-sort="descending"' in down
-    up = browse(f"file://{page}#sort=egomcq/inter_video", tmp_path, "--dump-dom")
-    assert names_in(up)[:3] == ["third", "first", "second"]
-
-    clicked = tmp_path / "clicked.html"
-    action = """<script>
-      const press = (name) => document.querySelector(`th[data-name="${name}"] button`).click();
-      press("loss"); press("loss");
-      const box = document.getElementById("filter");
-      box.value = "pretrain first"; box.dispatchEvent(new Event("input"));
-    </script>"""
-    clicked.write_text(page.read_text() + action)
-    dom = browse(f"file://{clicked}", tmp_path, "--dump-dom")
-    assert 'data-name="loss" aria-sort="ascending"' in dom
-    assert [name for name in names_in(dom) if name != "empty"] == ["first", "third", "second"]
-    assert dom.count("<tr hidden") == 4
-
-
-@pytest.mark.slow
-def test_a_real_browser_runs_no_code_of_a_run_and_opens_its_details(tmp_path: Path) -> None:
-    page = tmp_path / "runs" / "report.html"
-    write_report(page, collect_runs(make_runs(page.parent)), "Results")
-    dom = browse(f"file://{page}#run-3", tmp_path, "--dump-dom")
-    assert re.search(r'<details id="run-3" open', dom)
-    assert "<img" not in dom and dom.count("<script>") == 1
-    shot = tmp_path / "shot.png"
-    browse(f"file://{page}", tmp_path, f"--screenshot={shot}")
-    assert shot.stat().st_size > 20_000  # an empty page of this size has 8 kB
+def test_style_and_script_are_plain_and_short() -> None:
+    for path in Path(jobs.report.__file__).parent.glob("page/*"):
+        text = path.read_text(encoding="ascii")
+        assert len(text.splitlines()) <= 500 and "innerHTML" not in text
+        assert not re.search(r"</script|https?://(?!www\.w3\.org/2000/svg)", text)

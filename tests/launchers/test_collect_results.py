@@ -31,7 +31,7 @@ def runs(tmp_path: Path) -> Path:
 def test_table_and_page_come_without_any_package_installed(runs: Path, tmp_path: Path) -> None:
     done = collect("--runs", runs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "93.25" in done.stdout and "pretrain/a: stopped: preempt" in done.stdout
+    assert "93.25" in done.stdout and "stopped: preempt" in done.stdout
     assert done.stdout.splitlines()[-1] == f"page: {runs / 'report.html'}"
     assert "</html>" in (runs / "report.html").read_text()
 
@@ -56,8 +56,33 @@ def test_no_runs_says_how_to_get_one(tmp_path: Path, runs: Path) -> None:
     done = collect("--runs", tmp_path / "none")
     assert done.returncode == 0 and "launchers/pretrain.py" in done.stderr
     done = collect("--runs", runs, "--kind", "pretrian")
-    assert "there are 2, of kind: evaluate, pretrain" in done.stderr
+    assert "there are 2, of kind: evaluate, pretrain; in state: done, stopped" in done.stderr
     assert json.loads(collect("--runs", tmp_path / "none", "--json").stdout) == []
+
+
+def test_tables_by_seed_by_benchmark_and_by_a_metric_are_flags(runs: Path) -> None:
+    make_run(runs, "pretrain/c-00000001", [eval_line(3, 50.0, 31.0)], {"state": "done"})
+    flags = ("--group", "--best", "inter_video", "--metrics", "intra_video", "--state", "done")
+    assert collect("--runs", runs, *flags).returncode == 2  # the best metric is not among them
+    done = collect("--runs", runs, *flags[:3], "--sort", "inter_video:asc")
+    lines = [line.split()[:2] for line in done.stdout.splitlines()[2:5]]
+    assert lines == [["pretrain", "a"], ["pretrain", "c-00000001"], ["evaluate", "b"]]
+    done = collect("--runs", runs, "--pivot", "--json")
+    assert {line["name"] for line in json.loads(done.stdout)} == {"a", "c-00000001", "b"}
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(runs: Path) -> None:
+    for flag in ("--best", "--sort", "--metrics"):
+        done = collect("--runs", runs, flag, "inter_vide")
+        assert done.returncode == 2 and "did you mean 'egomcq/inter_video'" in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error(runs: Path) -> None:
+    for number in range(400):
+        make_run(runs, f"pretrain/{'long' * 20}{number}")
+    command = f"{sys.executable} -S {LAUNCHER} --runs {runs} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("kind") and done.stderr == ""
 
 
 def test_a_place_that_cannot_be_written_is_an_error_without_traceback(
@@ -86,4 +111,4 @@ def test_help_imports_nothing_but_argparse() -> None:
     )
     loaded = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
     heavy = {"torch", "numpy", "submitit", "yaml", "dataclasses", "pathlib", "jobs"}
-    assert "--markdown" in done.stdout and not loaded & heavy
+    assert "--pivot" in done.stdout and not loaded & heavy
