@@ -32,6 +32,7 @@ from egovl.engine.folder import (
     write_text,
 )
 from egovl.engine.signals import StopRequest
+from egovl.engine.task import TakesSideTables
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
 from egovl.recipe import Recipe, StageConfig
@@ -105,8 +106,11 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
             )
         )
 
+    task = stage.task.build()
+    if isinstance(task, TakesSideTables):
+        task.use_side_tables(getattr(dataset, "side_tables", {}))
     plan = TrainPlan(
-        task=stage.task.build(),
+        task=task,
         model=model,
         batches=batches,
         global_batch=stage.loader.batch_size,

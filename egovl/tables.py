@@ -1,13 +1,17 @@
 """The parts that a recipe may name. A new one is one file and one line here, nothing else.
 
-Config classes import nothing heavy; ``build()`` imports the part itself.
+A loss over pairs is part of a task; its table stands beside the losses. Config classes import
+nothing heavy; ``build()`` imports the part itself.
 """
 
 from __future__ import annotations
 
 from egovl.data.configs import EgoClipConfig, EgoMCQConfig
-from egovl.models.configs import DualEncoderConfig
+from egovl.losses.configs import LOSSES
+from egovl.models.configs import ClassifierConfig, DualEncoderConfig
 from egovl.tasks.configs import ContrastiveConfig, MultipleChoiceConfig
+
+__all__ = ["DATASETS", "LOSSES", "MODELS", "TASKS"]
 
 TASKS = {
     "contrastive": ContrastiveConfig,
@@ -15,6 +19,7 @@ TASKS = {
 }
 
 MODELS = {
+    "classifier": ClassifierConfig,
     "dual_encoder": DualEncoderConfig,
 }
 

@@ -59,6 +59,8 @@ class Checkpointer:
         self._folder = folder
         self._keep = keep
         self._asynchronous = asynchronous
+        self.protected: int | None = None
+        """Step of a checkpoint that is kept however old it is."""
         self._pending: tuple[Future[Any], TrainState, Path] | None = None
         # background collectives must not mix with those of training
         self._group: torch_dist.ProcessGroup | None = None
@@ -184,6 +186,8 @@ class Checkpointer:
     def _prune(self) -> None:
         steps, _ = committed(self._folder.checkpoints)
         for step in steps[self._keep :]:
+            if step == self.protected:
+                continue
             shutil.rmtree(self._folder.checkpoints / f"step-{step}", ignore_errors=True)
 
     def _discard(self, beside: Path) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    <run>/config.yaml result.json metrics.jsonl tb/ ckpt/step-<k>/...COMMIT
+    <run>/config.yaml result.json best.json metrics.jsonl tb/ ckpt/step-<k>/...COMMIT
     <run>/attempts/<n>/claim.json exit/<rank>.json
 """
 
@@ -39,6 +39,11 @@ class RunFolder:
     def result(self) -> Path:
         """Written by rename when the run is done."""
         return self.path / "result.json"
+
+    @property
+    def best(self) -> Path:
+        """Step, metric and value of the best checkpoint, where a metric is watched."""
+        return self.path / "best.json"
 
     @property
     def metrics(self) -> Path:

@@ -102,4 +102,4 @@ def test_a_warm_up_in_epochs_has_to_be_counted_in_steps_first() -> None:
         lr_at(0, config, 100)
     counted = config.in_steps(7)
     assert (counted.warmup_steps, counted.warmup_epochs) == (10, 0.0)
-    assert counted.in_steps(7) is counted
+    assert counted.in_steps(7) == counted
