@@ -21,6 +21,7 @@ import torch
 import torch.distributed as torch_dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -260,6 +261,18 @@ def load_into(
         whole = get_optimizer_state_dict(model, optimizer, options=_FLAT)
         merged = cast("dict[str, Any]", {**whole, **state["optimizer"]})
         set_optimizer_state_dict(model, optimizer, merged, options=_FLAT)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The model's tensors in a checkpoint folder, whatever model it was."""
+    stored = SafeReader(str(path)).read_metadata().state_dict_metadata
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored.items()
+        if name.startswith("model.") and isinstance(entry, TensorStorageMetadata)
+    }
+    dcp.load(tensors, storage_reader=SafeReader(str(path)), no_dist=True)
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:

@@ -57,7 +57,13 @@ class Contrastive:
             embedded.rows["video"], embedded.rows["text"], self.config.gather
         )
         sides = self._sides(batch) if self._loss.sides else {}
-        result = self._loss(Pairs(**gathered._asdict(), **embedded.shared, sides=sides))
+        pairs = Pairs(
+            **gathered._asdict(),
+            scale=embedded.shared["scale"],
+            pseudo_scale=embedded.shared.get("pseudo_scale"),
+            sides=sides,
+        )
+        result = self._loss(pairs)
         return StepOutput(result.loss, result.report)
 
     @torch.no_grad()
