@@ -45,6 +45,8 @@ class InitConfig:
     origin: Literal["egovl", "clip", "timm", "lavila", "egovlp"]
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
     file: Path
+    text: Path | None = None
+    """Hugging Face folder of DistilBERT, where the text tower starts from its own weights."""
     inflate: Literal["bilinear", "zeros", "interp"] | None = None
     """How a temporal embedding of fewer frames is stretched; null: as the origin's paper does."""
     resize_positions: bool = False

@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from egovl import config as configuration
 from egovl import dist
+from egovl.convert.distilbert import load_text_tower
 from egovl.convert.initialize import Adaptation, load_released, load_weights
 from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
@@ -34,6 +35,7 @@ from egovl.engine.folder import (
 from egovl.engine.signals import StopRequest
 from egovl.engine.task import TakesSideTables, TrainTask
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
+from egovl.models.dual_encoder import DualEncoder
 from egovl.recipe import Recipe, StageConfig
 
 logger = logging.getLogger(__name__)
@@ -144,6 +146,9 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
     if init is None:
         return 0
     adaptation = Adaptation(init.inflate, init.resize_positions)
+    if init.text is not None:
+        report = load_text_tower(cast(DualEncoder, model), init.text)
+        logger.info("%s (text tower): %s", init.text, report)
     if init.origin != "egovl" or init.file.is_file():
         load_released(model, init.origin, init.file, adaptation)
         return _exported_step(init.file) if init.origin == "egovl" else 0

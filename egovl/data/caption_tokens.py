@@ -76,7 +76,7 @@ def load_caption_tokenizer(
                 f"{folder / name} does not exist; put vocab.json and merges.txt of gpt2 there and "
                 "name the folder in tokenizer.folder"
             )
-    from transformers import GPT2TokenizerFast
+    from transformers import GPT2TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
     tokenizer = GPT2TokenizerFast.from_pretrained(folder, local_files_only=True)
     return CaptionTokenizer(tokenizer, context_length, legacy_decode=legacy_decode)

@@ -64,7 +64,9 @@ class Contrastive:
             sides=sides,
         )
         result = self._loss(pairs)
-        return StepOutput(result.loss, result.report)
+        # a fixed temperature leaves the learned one out; DDP waits for every parameter's gradient
+        untouched = torch.stack(list(embedded.shared.values())).sum() * 0.0
+        return StepOutput(result.loss + untouched, result.report)
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
