@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from egovl.losses.classification import classification_loss, keyframe_loss, multi_head_loss
 
