@@ -33,7 +33,6 @@ from egovl.engine.folder import (
     write_text,
 )
 from egovl.engine.signals import StopRequest
-from egovl.engine.task import TakesSideTables, TrainTask
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
 from egovl.recipe import Recipe, StageConfig
@@ -107,11 +106,8 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
             )
         )
 
-    task: TrainTask = stage.task.build()
-    if isinstance(task, TakesSideTables):
-        task.use_side_tables(getattr(dataset, "side_tables", {}))
     plan = TrainPlan(
-        task=task,
+        task=stage.task.build(),
         model=model,
         batches=batches,
         global_batch=stage.loader.batch_size,

@@ -159,7 +159,7 @@ def _lavila_args(config: ModelConfig) -> dict[str, Any]:
     args: dict[str, Any] = {
         "model": _lavila_name(config),
         "use_cls_token": False,
-        "clip_length": video.num_frames if isinstance(video, VideoTowerConfig) else 4,
+        "clip_length": video.num_frames,
         "timesformer_gated_xattn": isinstance(video, VideoTowerConfig) and video.gated_time,
     }
     if isinstance(config, ClassifierConfig):

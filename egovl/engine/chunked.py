@@ -41,7 +41,7 @@ class RandomState:
             torch.cuda.set_rng_state(self.gpu, self.device)
 
 
-def without_sync(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+def gradients_stay_local(network: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Keep gradients on this rank, for all backwards of a step but the last."""
     if isinstance(network, DistributedDataParallel):
         return network.no_sync()
@@ -86,7 +86,7 @@ def backward_in_chunks(
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
         states[number].restore()
-        with contextlib.nullcontext() if last else without_sync(network):
+        with contextlib.nullcontext() if last else gradients_stay_local(network):
             with autocast():
                 again = task.embed(network, part)
             rows = slice(number * micro_batch, (number + 1) * micro_batch)

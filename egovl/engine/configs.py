@@ -28,6 +28,8 @@ class OptimConfig:
     """AdamW only."""
     weight_decay: float = 0.01
     """Of the parameters that decay; see ``egovl.engine.optim.is_decayed``."""
+    decay_all: bool = False
+    """Every parameter decays, vectors too, as EgoVLP's optimiser had it (with a decay of 0)."""
     momentum: float = 0.9
     """SGD only."""
     schedule: Literal["constant", "cosine", "milestones"] = "constant"

@@ -32,6 +32,10 @@ def is_decayed(name: str, param: nn.Parameter) -> bool:
     return param.ndim >= 2 and not any(part in name for part in ("bias", "ln", "bn"))
 
 
+def _every_one(name: str, param: nn.Parameter) -> bool:
+    return True
+
+
 def param_groups(
     model: nn.Module, weight_decay: float, is_decayed: DecayRule = is_decayed
 ) -> list[ParamGroup]:
@@ -61,6 +65,8 @@ def build_optimizer(
         ValueError: if the model has no trainable parameter.
     """
     groups: list[dict[str, Any]] = []
+    if config.decay_all:
+        is_decayed = _every_one
     for group in param_groups(model, config.weight_decay, is_decayed):
         groups += _with_lr_scales(group, config.backbone_lr_scale)
     if not groups:

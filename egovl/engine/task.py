@@ -70,15 +70,6 @@ class ChunkedTask(Protocol):
         ...
 
 
-@runtime_checkable
-class TakesSideTables(Protocol):
-    """A task that looks up values by sample id in tables of its training set."""
-
-    def use_side_tables(self, tables: Mapping[str, Any]) -> None:
-        """Name -> table, whose ``rows(index [N])`` are the values ``[N, ...]``."""
-        ...
-
-
 class EvalTask(Protocol):
     """A thing to measure."""
 

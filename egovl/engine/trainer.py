@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from egovl import dist
 from egovl.engine.checkpoint import COMMIT, Checkpointer, CheckpointError, TrainState
-from egovl.engine.chunked import backward_in_chunks, without_sync
+from egovl.engine.chunked import backward_in_chunks, gradients_stay_local
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
 from egovl.engine.folder import RunFolder, write_json
@@ -229,7 +229,7 @@ class Trainer:
         for number in range(parts):
             last = number == parts - 1
             part = batch[number * size : (number + 1) * size] if parts > 1 else batch
-            with contextlib.nullcontext() if last else without_sync(network):
+            with contextlib.nullcontext() if last else gradients_stay_local(network):
                 output = self._backward_part(network, part, parts)
             for key, value in {"loss": output.loss.detach(), **output.report}.items():
                 total[key] = total.get(key, torch.zeros((), device=value.device)) + value / parts

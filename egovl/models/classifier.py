@@ -5,6 +5,7 @@ Letters: B batch, C channels, T frames, H W pixels.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,3 +34,8 @@ class Classifier(nn.Module):
         return {
             name: head(F.dropout(feature, rate, self.training)) for name, head in self.heads.items()
         }
+
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return the input of one clip in full size, on the present default device."""
+        video = self.config.video
+        return (torch.empty(1, 3, video.num_frames, video.image_size, video.image_size),)

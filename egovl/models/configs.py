@@ -152,12 +152,14 @@ class ImageTowerConfig:
     width: int = 768
     depth: int = 12
     heads: int = 12
+    num_frames: int = 4
+    """Frames of a clip where its cost is counted; the tower takes any number."""
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
         _require_name(self, "clip_vit")
-        _require_positive(self, "image_size", "patch_size", "width", "depth", "heads")
+        _require_positive(self, "image_size", "patch_size", "width", "depth", "heads", "num_frames")
         _require_heads(self.width, self.heads)
         _require_patches(self)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,9 @@ class Contrastive:
         self._loss = config.loss.build()
         self._tables: Mapping[str, SideTable] = {}
 
-    def use_side_tables(self, tables: Mapping[str, SideTable]) -> None:
-        """Take the side tables of the training set."""
-        self._tables = tables
+    def bind(self, dataset: Any, tokenizer: Any) -> None:
+        """Take the side tables of the training set, by name, if it has any."""
+        self._tables = getattr(dataset, "side_tables", {})
 
     def train_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         """Loss of the global batch; video [B, 1, C, T, H, W], tokens [B, L]."""

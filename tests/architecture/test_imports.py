@@ -32,7 +32,7 @@ ARROWS = {
         "egovl.dist",
         "egovl.engine.task",
     ),
-    "egovl.tables": ("egovl.tasks", "egovl.models", "egovl.losses", "egovl.data"),
+    "egovl.tables": ("egovl.tasks", "egovl.models", "egovl.data"),
     "egovl.recipe": ("egovl.tables", "egovl.config", "egovl.engine.configs", "egovl.data.configs"),
     "egovl.run": ("egovl",),
     "egovl.__main__": ("egovl",),

@@ -290,7 +290,9 @@ _LABELS = ("verb", "noun", "action")
 
 def _classifier(case: GoldenCase, heads: dict[str, int], kind: str) -> Classifier:
     config = ClassifierConfig(
-        heads=heads, video=_visual_config(case.json["visual"]), dropout=case.json["dropout"]
+        heads=heads,
+        video=_visual_config(case.json["visual"]),
+        dropout=case.json.get("dropout", 0.5),
     )
     model = config.build().eval()
     file = case.json.get("weights_file")

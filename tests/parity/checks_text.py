@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 from egovl.data.caption_tokens import load_caption_tokenizer
 from egovl.data.configs import CLIPBPEConfig, HFTokenizerConfig
 from egovl.data.text import CLIPTokenizer, HFTokenizer, load_clip_tokenizer, load_hf_tokenizer
+from egovl.data.text import _wheel_vocabulary as wheel_vocabulary
 from tests.parity.golden import GoldenCase
 
 
@@ -25,9 +27,15 @@ def check_tokenisation(case: GoldenCase) -> None:
         ids, mask = tokenizer(golden["texts"])
         case.exact("input_ids", ids, golden["input_ids"])
         case.exact("attention_mask", mask.long(), golden["attention_mask"])
-        for text, row in zip(golden["texts"], golden["input_ids"], strict=True):
-            alone, _ = tokenizer([text])
-            case.exact(f"alone {text!r}", alone[0], [i for i in row if i != 0])
+        vocabulary = golden["vocab"]
+        pad, *marks = (vocabulary.index(mark) for mark in ("[PAD]", "[CLS]", "[SEP]"))
+        words = golden.get("tokens") or [None] * len(golden["texts"])
+        for text, row, tokens in zip(golden["texts"], golden["input_ids"], words, strict=True):
+            alone = tokenizer([text])[0][0].tolist()
+            case.exact(f"alone {text!r}", alone, [i for i in row if i != pad])
+            own = [vocabulary[i] for i in alone if i not in marks]
+            if tokens is not None:  # all of the text's, the ids are cut
+                case.exact(f"tokens {text!r}", own, tokens[: len(own)])
 
 
 def _word_piece(folder: Path, vocabulary: Sequence[str], longest: int) -> HFTokenizer:
@@ -51,6 +59,9 @@ def check_tokenizers(case: GoldenCase) -> None:
         _check_clip(case, "clip_tiny", block, tokenizer)
     if block := case.json.get("clip_real"):
         tokenizer = load_clip_tokenizer(CLIPBPEConfig(legacy_truncate=True))
+        packed = wheel_vocabulary().read_bytes()
+        if "gz_sha256" in block:
+            case.exact("clip_real file", hashlib.sha256(packed).hexdigest(), block["gz_sha256"])
         _check_clip(case, "clip_real", block, tokenizer)
     if block := case.json.get("bert_tiny"):
         _check_bert(case, block)

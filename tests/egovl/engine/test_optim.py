@@ -148,3 +148,9 @@ def test_the_legacy_optimizer_differs_from_torchs_only_near_eps() -> None:
                 optimizer.step()
             moved.append(param.detach())
         assert torch.allclose(*moved, atol=1e-4) is close
+
+
+def test_all_parameters_decay_where_asked_for() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, OptimConfig(weight_decay=0.3, decay_all=True))
+    assert [(len(g["params"]), g["weight_decay"]) for g in optimizer.param_groups] == [(2, 0.3)]

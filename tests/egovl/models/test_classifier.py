@@ -62,3 +62,8 @@ def test_the_tower_may_see_frame_by_frame() -> None:
 def test_heads_that_cannot_be_are_refused(heads: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ClassifierConfig(heads=heads)
+
+
+def test_its_example_is_what_it_takes() -> None:
+    model = built().eval()
+    assert model(*model.example_inputs())["noun"].shape == (1, 4)

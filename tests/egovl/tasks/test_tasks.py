@@ -91,13 +91,19 @@ class Positions:
         return index.float() / 10
 
 
+class Annotated:
+    """A dataset with a side table."""
+
+    side_tables = {"relevancy": Positions()}  # noqa: RUF012
+
+
 def test_a_loss_takes_what_it_needs_from_a_side_table_by_sample_id(model: nn.Module) -> None:
     task = ContrastiveConfig(loss=AdaptiveMaxMarginConfig()).build()
     rows = batch(4, 1)
     rows.index = torch.tensor([3, 1, 0, 2])
     with pytest.raises(ValueError, match=r"adaptive_max_margin needs 'relevancy'.*answer"):
         task.train_step(model, rows)
-    task.use_side_tables({"relevancy": Positions()})
+    task.bind(Annotated(), None)
     by_table = task.train_step(model, rows).loss
     rows.labels["relevancy"] = rows.index.float() / 10
     labelled = ContrastiveConfig(loss=AdaptiveMaxMarginConfig()).build()
