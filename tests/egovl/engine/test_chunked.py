@@ -116,11 +116,14 @@ def test_gradients_add_up_on_those_already_there_and_follow_the_scaler() -> None
         torch.testing.assert_close(grad, 3 * single[name])
 
 
-def test_both_forwards_of_a_part_drop_the_same_paths() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_both_forwards_of_a_part_drop_the_same_paths(device: str) -> None:
     """Against one graph over the same parts, whose forwards draw in the same order once."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
     config = replace(MODEL, video=replace(VIDEO, drop_path=0.5))
-    graph, chunked, rows = built(config), built(config), batch(9)
-    plain = task(InfoNCEConfig())
+    graph, chunked, other = (built(config).to(device) for _ in range(3))
+    rows, plain = batch(9).to(device), task(InfoNCEConfig())
     torch.manual_seed(5)
     parts = [plain.embed(graph, rows[i : i + 3]) for i in (0, 3, 6)]
     embeds = {k: torch.cat([part.rows[k] for part in parts]) for k in ("video", "text")}
@@ -129,7 +132,6 @@ def test_both_forwards_of_a_part_drop_the_same_paths() -> None:
     backward_in_chunks(plain, chunked, rows, 3, contextlib.nullcontext, same)
     torch.testing.assert_close(gradients(chunked), gradients(graph), atol=EXACT, rtol=EXACT)
     torch.manual_seed(6)
-    other = built(config)
     backward_in_chunks(plain, other, rows, 3, contextlib.nullcontext, same)
     key = "video.blocks.1.mlp.fc1.weight"
     assert not torch.allclose(gradients(other)[key], gradients(graph)[key])
