@@ -74,6 +74,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     prepare = commands.add_parser("prepare", help="make data: `prepare synthetic --out DIR`")
     add_arguments(prepare)
+    from egovl.convert.command import add_arguments as add_convert_arguments
+
+    text = "released weights into ours, or ours into a published layout"
+    add_convert_arguments(commands.add_parser("convert", help=text, description=text))
     return parser
 
 

@@ -176,6 +176,8 @@ def _build_tagged(union: Any, data: Any, context: Context) -> Any:
 
 def _pick(tags: Mapping[str, type[Any]], data: Any, where: str) -> type[Any]:
     name = data.get("name") if isinstance(data, Mapping) else data
+    if name is None:  # one variant may stand for a section that names none
+        name = next((tag for tag, cls in tags.items() if getattr(cls, "is_default", False)), None)
     if not isinstance(name, str) or name not in tags:
         raise ConfigError(
             f"{where}.name: unknown name {name!r}{_closest(str(name), tags)}; "

@@ -188,7 +188,7 @@ class GatheredPair(NamedTuple):
 
 
 def gather_pair(video: Tensor, text: Tensor, mode: GatherMode = "full") -> GatheredPair:
-    """Gather paired embeddings ``[B, D]`` of all ranks, in float32, for a contrastive loss.
+    """Gather paired embeddings ``[B, D]`` of all ranks, in float32 or wider, for a loss.
 
     Gradients are as they stand after DDP's mean over ranks:
 
@@ -215,13 +215,15 @@ def gather_pair(video: Tensor, text: Tensor, mode: GatherMode = "full") -> Gathe
     }
     if mode not in gathers:
         raise ValueError(f"gather mode {mode!r}: allowed are {', '.join(gathers)}")
+    dtype = torch.promote_types(video.dtype, torch.float32)
+    video, text = video.to(dtype), text.to(dtype)
     # one collective for both: half the latency, and no order of two backwards to agree on
-    pairs = torch.cat([video.float(), text.float()], dim=1)
+    pairs = torch.cat([video, text], dim=1)
     all_video, all_text = gathers[mode](pairs).split(video.shape[1], dim=1)
     if mode in ("full", "legacy_local_grad"):
         return GatheredPair(all_video, all_text)
     offset = rank() * video.shape[0]
-    return GatheredPair(video.float(), text.float(), all_video, all_text, offset)
+    return GatheredPair(video, text, all_video, all_text, offset)
 
 
 # Gathers for evaluation: ranks hold different numbers of samples.

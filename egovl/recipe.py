@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+
 from egovl import config as configuration
 from egovl.data.configs import TOKENIZERS, LoaderConfig
 from egovl.engine.configs import OptimConfig, TrainerConfig
@@ -43,6 +45,12 @@ class InitConfig:
     origin: Literal["egovl", "clip", "timm", "lavila", "egovlp"]
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
     file: Path
+    text: Path | None = None
+    """Hugging Face folder of DistilBERT, where the text tower starts from its own weights."""
+    inflate: Literal["bilinear", "zeros", "interp"] | None = None
+    """How a temporal embedding of fewer frames is stretched; null: as the origin's paper does."""
+    resize_positions: bool = False
+    """Bring spatial positions to another image or patch size, bicubic; off, it is refused."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,32 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.train is None and not self.evaluate:
             raise ValueError("neither train: nor evaluate: is there; a recipe needs one of them")
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """The part of a recipe that a weights file carries in its header."""
+
+    model: ModelConfig
+
+
+def dump_model(config: ModelConfig) -> str:
+    """A model's sizes as yaml."""
+    return configuration.dump(DescribedModel(config))
+
+
+def model_config(described: str, file: Path) -> ModelConfig:
+    """The model that the header of `file` describes.
+
+    Raises:
+        egovl.config.ConfigError: it names what this version does not know.
+    """
+    tree = yaml.safe_load(described)
+    try:
+        context = configuration.find_context(file)
+        return configuration.build(DescribedModel, {"model": tree["model"]}, context).model
+    except (configuration.ConfigError, KeyError, TypeError) as error:
+        raise configuration.ConfigError(f"{file}: its header: {error}") from error
 
 
 OUTPUTS = {"cache_folder"}  # paths that need not be there yet

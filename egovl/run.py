@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +17,12 @@ from torch import nn
 
 from egovl import config as configuration
 from egovl import dist
-from egovl.convert.initialize import load_released
+from egovl.convert.distilbert import load_text_tower
+from egovl.convert.initialize import Adaptation, load_released, load_weights
+from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
 from egovl.data.loader import LoaderError, build_eval_loader, build_train_loader
-from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit
+from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit, read_weights
 from egovl.engine.checkpoint import CheckpointError as SaveError
 from egovl.engine.evaluator import Evaluation, evaluate
 from egovl.engine.folder import (
@@ -157,26 +158,27 @@ def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitRes
 
 def _initialize(model: nn.Module, recipe: Recipe) -> int:
     """Load the recipe's ``init``; returns the step of a run of ours, else 0."""
-    if recipe.init is None:
+    init = recipe.init
+    if init is None:
         return 0
-    if recipe.init.origin != "egovl":
-        load_released(cast(DualEncoder, model), recipe.init.origin, recipe.init.file)
-        return 0
-    file = recipe.init.file
-    if file.is_file():
-        return _load_export(model, file)
-    step = newest_checkpoint(file)
-    load_into(step, model, None)
-    return read_commit(step).step
+    adaptation = Adaptation(init.inflate, init.resize_positions)
+    if init.text is not None:
+        report = load_text_tower(cast(DualEncoder, model), init.text)
+        logger.info("%s (text tower): %s", init.text, report)
+    if init.origin != "egovl" or init.file.is_file():
+        load_released(model, init.origin, init.file, adaptation)
+        return _exported_step(init.file) if init.origin == "egovl" else 0
+    checkpoint = newest_checkpoint(init.file)
+    report = load_weights(model, "egovl", read_weights(checkpoint), adaptation)
+    logger.info("%s: %s", checkpoint, report)
+    return read_commit(checkpoint).step
 
 
-def _load_export(model: nn.Module, file: Path) -> int:
+def _exported_step(file: Path) -> int:
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as stored:
-        described = stored.metadata() or {}
-        model.load_state_dict({key: stored.get_tensor(key) for key in stored.keys()})  # noqa: SIM118
-    return int(described.get("step", 0))
+        return int((stored.metadata() or {}).get("step", 0))
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -301,13 +303,7 @@ def load_run(run_dir: Path, config_type: Callable[[Path], Recipe]) -> tuple[Reci
 
 def export(run_dir: Path, out: Path, config_type: Callable[[Path], Recipe]) -> None:
     """Write a run's newest weights and config as one safetensors file for sharing."""
-    from safetensors.torch import save_file
-
     recipe, model, step = load_run(run_dir, config_type)
-    described = {"config": configuration.dump(recipe), "step": str(step), "format": "egovl-1"}
-    tensors = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, beside, metadata=described)
-    shutil.move(beside, out)
+    tensors = model.state_dict()
+    save_weights(out, tensors, config=configuration.dump(recipe), step=step)
     logger.info("%s: %d tensors of step %d", out, len(tensors), step)

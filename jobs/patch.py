@@ -147,7 +147,7 @@ class _Part:
         users, objects = (self._root / os.fsdecode(p) for p in self._places.answer().splitlines())
         index = scratch / "index"
         if users.is_file():
-            shutil.copyfile(users, index)
+            shutil.copy2(users, index)  # with its time, by which git knows what it must look at
         (scratch / "objects").mkdir()
         env = {
             "GIT_INDEX_FILE": str(index),

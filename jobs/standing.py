@@ -55,6 +55,9 @@ def find_standing(run: RunFolder, queue: Container[str] | None = None) -> Standi
     claim = read_json(run.attempt(latest).claim_json) or {}
     token = str(claim.get("token"))
     job = read_json(run.job_json(token)) or find_lost_job(run, token)
+    after = str(claim.get("after") or "")
+    if job is None and after and _is_job_live(after):
+        return Standing("live", f"{run.path} goes on after job {after}", after, "slurm")
     if job is None:
         return submitting(run, claim)
     job_id, executor = str(job["job_id"]), str(job["executor"])
@@ -98,9 +101,6 @@ def hasten(run: RunFolder) -> bool:
 def submitting(run: RunFolder, claim: dict[str, Any]) -> Standing:
     """Say whether the launch behind a claim that has no job yet is still under way."""
     pid, host = int(claim.get("pid", 0)), str(claim.get("host"))
-    after = str(claim.get("after") or "")
-    if after and _is_job_live(after):
-        return Standing("live", f"{run.path} goes on after job {after}", after, "slurm")
     if host == socket.gethostname():
         is_live = pid != os.getpid() and is_alive(pid, None)
     else:

@@ -8,11 +8,18 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from egovl.convert.keys import KeyMap, Rename
-from egovl.convert.load import LoadReport, Tolerated, load_published
+from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_published
 from egovl.convert.space_time import TIME_ONLY, count_blocks, heads_of
 from egovl.convert.unpickle import CheckpointError
-from egovl.models.configs import DualEncoderConfig, TextTowerConfig, VideoTowerConfig
+from egovl.models.classifier import Classifier
+from egovl.models.configs import (
+    DualEncoderConfig,
+    ImageTowerConfig,
+    TextTowerConfig,
+    VideoTowerConfig,
+)
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.image_transformer import ImageTransformer
 
 
 def _block_renames(attn: str, attn_norm: str) -> list[Rename]:
@@ -29,16 +36,22 @@ def _block_renames(attn: str, attn_norm: str) -> list[Rename]:
     return [Rename(published + theirs, ours + own) for theirs, own in pairs]
 
 
-IMAGE_KEYS = KeyMap(
-    [
+def _image_keys(attn: str, attn_norm: str) -> KeyMap:
+    outer = [
         Rename("class_embedding", "cls_token", "leading_ones"),
         Rename("positional_embedding", "pos_embed", "leading_ones"),
         Rename("conv1.weight", "patch_embed.weight"),
         Rename("ln_pre.{leaf}", "norm_pre.{leaf}"),
         Rename("ln_post.{leaf}", "norm.{leaf}"),
-        *_block_renames("attn_space", "norm_space"),
     ]
-).prefixed("visual.", "")
+    return KeyMap(outer + _block_renames(attn, attn_norm)).prefixed("visual.", "")
+
+
+IMAGE_KEYS = _image_keys("attn_space", "norm_space")
+"""CLIP's image transformer inflated into a space-time tower."""
+
+FRAME_KEYS = _image_keys("attn", "norm_attn")
+"""The same as it is, for a tower that sees frame by frame."""
 
 TEXT_KEYS = KeyMap(
     [
@@ -60,23 +73,29 @@ PROJECTION_KEYS = KeyMap(
 DUAL_ENCODER_KEYS = (
     IMAGE_KEYS.prefixed("", "video.") + TEXT_KEYS.prefixed("", "text.") + PROJECTION_KEYS
 )
+FRAME_DUAL_ENCODER_KEYS = (
+    FRAME_KEYS.prefixed("", "video.") + TEXT_KEYS.prefixed("", "text.") + PROJECTION_KEYS
+)
+"""OpenAI's own model, and LaViLa's per-frame ones, which keep its names."""
 
-# written into OpenAI's archives beside the weights
-_RECORDS = ("input_resolution", "context_length", "vocab_size")
+RECORDS = ("input_resolution", "context_length", "vocab_size")
+"""Written into OpenAI's archives beside the weights."""
+
 _PROJECTIONS = (r"visual\.proj", r"text_projection", r"logit_scale")
 _OWN_PROJECTIONS = (r"video_projection\..*", r"text_projection\..*", r"logit_scale")
 
 
 def load_image_tower(tower: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
-    """Fill a space-time tower from CLIP's image transformer; what acts in time keeps its init."""
+    """Fill a video tower from CLIP's image transformer; what acts in time keeps its init."""
     visual = {key: tensor for key, tensor in state.items() if key.startswith("visual.")}
-    tolerated = Tolerated(missing=TIME_ONLY, dropped=(r"visual\.proj",))
-    return load_published(tower, visual, IMAGE_KEYS, tolerated)
+    by_frame = isinstance(tower, ImageTransformer)
+    tolerated = Tolerated(missing=() if by_frame else TIME_ONLY, dropped=(r"visual\.proj",))
+    return load_published(tower, visual, FRAME_KEYS if by_frame else IMAGE_KEYS, tolerated)
 
 
 def load_text_tower(tower: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Fill a CLIP text tower."""
-    tolerated = Tolerated(dropped=(r"visual\..*", *_PROJECTIONS, *_RECORDS))
+    tolerated = Tolerated(dropped=(r"visual\..*", *_PROJECTIONS, *RECORDS))
     return load_published(tower, state, TEXT_KEYS, tolerated)
 
 
@@ -88,15 +107,35 @@ def load_dual_encoder(model: DualEncoder, state: Mapping[str, Tensor]) -> LoadRe
     weights.
     """
     if not isinstance(model.config.text, TextTowerConfig):
-        report = load_image_tower(model.video, state)
-        rest = tuple(key for key in state if not key.startswith("visual."))
-        return LoadReport(report.matched, report.missing, rest, report.dropped)
+        return load_classifier(model, state)
     same_width = _embed_dim(state) == model.config.embed_dim and model.config.projection == "linear"
+    by_frame = isinstance(model.video, ImageTransformer)
+    missing = (PSEUDO_SCALE,) if by_frame else (*TIME_ONLY, PSEUDO_SCALE)
     tolerated = Tolerated(
-        missing=TIME_ONLY if same_width else TIME_ONLY + _OWN_PROJECTIONS,
-        dropped=_RECORDS if same_width else _RECORDS + _PROJECTIONS,
+        missing=missing if same_width else missing + _OWN_PROJECTIONS,
+        dropped=RECORDS if same_width else RECORDS + _PROJECTIONS,
     )
-    return load_published(model, state, DUAL_ENCODER_KEYS, tolerated)
+    keys = FRAME_DUAL_ENCODER_KEYS if by_frame else DUAL_ENCODER_KEYS
+    return load_published(model, state, keys, tolerated)
+
+
+def load_classifier(model: DualEncoder | Classifier, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill the video tower alone; the rest of the file is unexpected, and reported."""
+    report = load_image_tower(model.video, state)
+    rest = tuple(key for key in state if not key.startswith("visual."))
+    return LoadReport(report.matched, report.missing, rest, report.dropped)
+
+
+def frame_tower_config(state: Mapping[str, Tensor]) -> ImageTowerConfig:
+    """Sizes of the tower that sees frame by frame."""
+    sizes = image_tower_config(state, num_frames=1)
+    return ImageTowerConfig(
+        image_size=sizes.image_size,
+        patch_size=sizes.patch_size,
+        width=sizes.width,
+        depth=sizes.depth,
+        heads=sizes.heads,
+    )
 
 
 def image_tower_config(state: Mapping[str, Tensor], num_frames: int) -> VideoTowerConfig:
@@ -136,6 +175,13 @@ def dual_encoder_config(
         video=image_tower_config(state, num_frames),
         text=text_tower_config(state),
         embed_dim=embed_dim or _embed_dim(state),
+    )
+
+
+def frame_dual_encoder_config(state: Mapping[str, Tensor]) -> DualEncoderConfig:
+    """The model that OpenAI released, frame by frame; LaViLa's per-frame ones look the same."""
+    return DualEncoderConfig(
+        video=frame_tower_config(state), text=text_tower_config(state), embed_dim=_embed_dim(state)
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from egovl.convert.distilbert import POSITION_IDS, distilbert_config
+from egovl.convert.heads import OWN_HEADS
 from egovl.convert.keys import KeyMap, Rename
-from egovl.convert.load import LoadReport, Tolerated, load_published
+from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_published
 from egovl.convert.space_time import (
     SPACE_TIME_KEYS,
     TIME_ONLY,
@@ -17,6 +18,7 @@ from egovl.convert.space_time import (
     with_frames,
 )
 from egovl.convert.unpickle import Checkpoint, CheckpointError
+from egovl.models.classifier import Classifier
 from egovl.models.configs import DualEncoderConfig
 from egovl.models.dual_encoder import DualEncoder
 
@@ -31,13 +33,36 @@ DUAL_ENCODER_KEYS = SPACE_TIME_KEYS.prefixed("video_model.", "video.") + KeyMap(
 )
 
 # the temperature is a constant of EgoVLP's loss, not a weight
-_TOLERATED = Tolerated(missing=(r"logit_scale",), dropped=(rf"text_model\.{POSITION_IDS}",))
+TOLERATED = Tolerated(
+    missing=(r"logit_scale", PSEUDO_SCALE), dropped=(rf"text_model\.{POSITION_IDS}",)
+)
 _VIT_TOLERATED = Tolerated(missing=TIME_ONLY, unexpected=(r"head\..*", r"pre_logits\..*"))
 
 
 def load_state(model: DualEncoder, state: Mapping[str, Tensor]) -> LoadReport:
     """Fill a dual encoder from a published state dict, strictly."""
-    return load_published(model, state, DUAL_ENCODER_KEYS, _TOLERATED)
+    return load_published(model, state, DUAL_ENCODER_KEYS, TOLERATED)
+
+
+def load_classifier(model: Classifier, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill a classifier from a dual encoder, or from a file of the state change or keyframe task.
+
+    Its single head is the published video projection; one of another size, as in every pretrained
+    file, is left out and reported.
+    """
+    labels = list(model.config.heads)
+    keys, dropped = (
+        SPACE_TIME_KEYS.prefixed("video_model.", "video."),
+        [r"(text_model|txt_proj)\..*"],
+    )
+    head = state.get("vid_proj.0.weight")
+    if len(labels) == 1 and head is not None and head.shape[0] == model.config.heads[labels[0]]:
+        keys += KeyMap([Rename("vid_proj.0.{leaf}", f"heads.{labels[0]}." + "{leaf}")])
+    else:
+        dropped.append(r"vid_proj\..*")
+    return load_published(
+        model, state, keys, Tolerated(missing=(OWN_HEADS,), dropped=tuple(dropped))
+    )
 
 
 def load_dual_encoder(

@@ -1,38 +1,92 @@
-"""Fill a model from somebody else's weights file, by the name of who wrote it."""
+"""Fill a model from a weights file, by the name of who wrote it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from egovl.convert import clip, egovlp, lavila
+from egovl.convert import clip, egovlp, lavila, own
 from egovl.convert.load import LoadReport
-from egovl.convert.space_time import InflateMode, with_frames
-from egovl.convert.unpickle import CheckpointError, load_checkpoint, strip_module
+from egovl.convert.space_time import InflateMode, with_frames, with_patches
+from egovl.convert.unpickle import CheckpointError, load_checkpoint
+from egovl.models.classifier import Classifier
+from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
 
 logger = logging.getLogger(__name__)
 
-Loader = Callable[[DualEncoder, Mapping[str, Tensor]], LoadReport]
+State = Mapping[str, Tensor]
+Loader = Callable[[Any, State], LoadReport]
 
-ORIGINS: Mapping[str, Loader] = {
-    "clip": clip.load_dual_encoder,
-    "lavila": lavila.load_state,
-    "egovlp": egovlp.load_state,
-    "timm": lambda model, state: egovlp.load_vit(model.video, state),
+
+@dataclass(frozen=True)
+class Origin:
+    """How the files of one system are read."""
+
+    dual_encoder: Loader
+    classifier: Loader
+    positions: str
+    """Its name of the spatial positions."""
+    temporal: str | None = None
+    """Its name of the temporal embedding."""
+    inflate: InflateMode = "zeros"
+    """How its paper stretches that (specs, 2.3 and 2.4)."""
+    align_corners: bool = False
+
+
+ORIGINS: Mapping[str, Origin] = {
+    "clip": Origin(clip.load_dual_encoder, clip.load_classifier, "visual.positional_embedding"),
+    "lavila": Origin(
+        lavila.load_state,
+        lavila.load_state,
+        "visual.pos_embed",
+        "visual.temporal_embed",
+        "bilinear",
+    ),
+    "egovlp": Origin(
+        egovlp.load_state,
+        egovlp.load_classifier,
+        "video_model.pos_embed",
+        "video_model.temporal_embed",
+        align_corners=True,
+    ),
+    "timm": Origin(
+        lambda model, state: egovlp.load_vit(model.video, state),
+        lambda model, state: egovlp.load_vit(model.video, state),
+        "pos_embed",
+    ),
+    "egovl": Origin(
+        own.load_dual_encoder,
+        own.load_classifier,
+        "video.pos_embed",
+        "video.temporal_embed",
+        "bilinear",
+    ),
 }
-# published key of the temporal embedding, and how each paper stretches it (specs, 2.3 and 2.4)
-_TEMPORAL: Mapping[str, tuple[str, InflateMode]] = {
-    "lavila": ("visual.temporal_embed", "bilinear"),
-    "egovlp": ("video_model.temporal_embed", "zeros"),
-}
 
 
-def load_released(model: DualEncoder, origin: str, file: Path) -> LoadReport:
-    """Load a released file into a dual encoder; the clip length is adapted where it differs.
+@dataclass(frozen=True)
+class Adaptation:
+    """How tables of positions are brought to the model's sizes."""
+
+    inflate: InflateMode | None = None
+    """Of a longer clip; None: as the origin's paper does."""
+    resize_positions: bool = False
+    """Bicubic to another number of patches; off, it is refused."""
+
+
+PUBLISHED = Adaptation()
+
+
+def load_released(
+    model: nn.Module, origin: str, file: Path, adaptation: Adaptation = PUBLISHED
+) -> LoadReport:
+    """Load a weights file into a model; the clip length is adapted where it differs.
 
     Raises:
         FileNotFoundError: naming what to download where.
@@ -43,14 +97,40 @@ def load_released(model: DualEncoder, origin: str, file: Path) -> LoadReport:
             f"{file} is not there: download the {origin} weights and name their folder as "
             "`weights` in configs/paths.yaml, or give init.file=PATH; init=null starts at random"
         )
-    state = {strip_module(key): value for key, value in load_checkpoint(file).state.items()}
-    if origin in _TEMPORAL:
-        key, mode = _TEMPORAL[origin]
-        if key in state:
-            state = with_frames(state, key, model.config.video.num_frames, mode)
     try:
-        report = ORIGINS[origin](model, state)
+        report = load_weights(model, origin, load_checkpoint(file).state, adaptation)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
     logger.info("%s (%s): %s", file, origin, report)
     return report
+
+
+def load_weights(
+    model: nn.Module, origin: str, state: State, adaptation: Adaptation = PUBLISHED
+) -> LoadReport:
+    """Load tensors under the names of `origin` into a model.
+
+    Raises:
+        CheckpointError: they are another model's, or of other sizes.
+    """
+    known = ORIGINS[origin]
+    if isinstance(model, Classifier):
+        return known.classifier(model, _adapted(model, known, state, adaptation))
+    if isinstance(model, DualEncoder):
+        return known.dual_encoder(model, _adapted(model, known, state, adaptation))
+    raise CheckpointError(f"{origin} weights cannot fill a {type(model).__name__}")
+
+
+def _adapted(
+    model: Classifier | DualEncoder, origin: Origin, state: State, adaptation: Adaptation
+) -> State:
+    tower = model.config.video
+    if adaptation.resize_positions and origin.positions in state:
+        state = with_patches(state, origin.positions, tower.patches_per_frame)
+    if isinstance(tower, VideoTowerConfig) and origin.temporal is not None:
+        mode = adaptation.inflate or origin.inflate
+        if origin.temporal in state:
+            state = with_frames(
+                state, origin.temporal, tower.num_frames, mode, origin.align_corners
+            )
+    return state

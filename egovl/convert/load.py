@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 8
 
+PSEUDO_SCALE = r"pseudo_logit_scale"
+"""The second temperature, which LaViLa keeps with its loss and not with its model."""
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -63,7 +66,29 @@ def load_published(
         CheckpointError: nothing matched, a tensor has another shape, or a name is missing or left
             over that `tolerated` does not name.
     """
-    own = model.state_dict()
+    found, report = match_published(model.state_dict(), state, key_map, tolerated)
+    model.load_state_dict(found, strict=False)
+    logger.info("%s", report)
+    return report
+
+
+def match_published(
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    key_map: KeyMap,
+    tolerated: Tolerated = STRICT,
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """A published state dict under our names and in our layout.
+
+    Args:
+        own: names and shapes of the model, whose tensors may be on the meta device.
+        state: the published tensors.
+        key_map: from their names to ours.
+        tolerated: what may be missing or left over.
+
+    Raises:
+        CheckpointError: as `load_published`.
+    """
     found, unexpected, dropped = _sort(own, state, key_map, tolerated)
     if not found:
         raise CheckpointError(
@@ -74,10 +99,8 @@ def load_published(
     missing = [name for name in own if name not in found]
     _refuse("lacks", missing, tolerated.missing)
     _refuse("has no place in the model for", unexpected, tolerated.unexpected)
-    model.load_state_dict(found, strict=False)
     report = LoadReport(len(found), tuple(missing), tuple(unexpected), tuple(dropped))
-    logger.info("%s", report)
-    return report
+    return found, report
 
 
 def _sort(
@@ -109,7 +132,7 @@ def _require_shapes(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> N
         if name.endswith("pos_embed") and len(have) == 3:
             hint = (
                 f": the checkpoint's frames have {have[1] - 1} patches, the model's {want[1] - 1}; "
-                "spatial positions are not resized, set image_size and patch_size to match"
+                "set image_size and patch_size to match, or init.resize_positions=true"
             )
         elif name.endswith("temporal_embed"):
             hint = f": the checkpoint has {have[1]} frames, the model {want[1]}; inflate it first"

@@ -73,6 +73,26 @@ def inflate_temporal(
     return resized.transpose(1, 2).contiguous()
 
 
+def resize_positions(embed_1SD: Tensor, num_patches: int) -> Tensor:
+    """Bring a spatial position table [1, 1 + N, D] to another square grid, bicubic between centres.
+
+    The papers refuse another grid; the CLS row stays as it is.
+
+    Raises:
+        ValueError: a grid is not square.
+    """
+    have = embed_1SD.shape[1] - 1
+    sides = math.isqrt(have), math.isqrt(num_patches)
+    if [side**2 for side in sides] != [have, num_patches]:
+        raise ValueError(f"positions of {have} patches to {num_patches}: both must be squares")
+    if have == num_patches:
+        return embed_1SD
+    cls, grid = embed_1SD.split([1, have], dim=1)
+    grid_1DHW = grid.unflatten(1, (sides[0], sides[0])).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid_1DHW, size=(sides[1], sides[1]), mode="bicubic")
+    return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
+
+
 def tower_config(state: Mapping[str, Tensor], prefix: str) -> VideoTowerConfig:
     """Read a tower's sizes and style off its published tensors, whose names start with `prefix`.
 
@@ -114,6 +134,16 @@ def heads_of(width: int) -> int:
 def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     """Number of blocks whose names start with `prefix` and an index."""
     return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def with_patches(state: Mapping[str, Tensor], key: str, num_patches: int) -> dict[str, Tensor]:
+    """A state dict whose spatial positions, named `key`, cover `num_patches` patches a frame."""
+    if key not in state:
+        raise CheckpointError(f"no spatial positions {key} to resize")
+    positions = state[key].float()
+    resized = resize_positions(positions.reshape(1, *positions.shape[-2:]), num_patches)
+    # CLIP's table has no leading one
+    return {**state, key: resized.squeeze(0) if positions.dim() == 2 else resized}
 
 
 def with_frames(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from egovl.data.types import VideoSource
 
 if TYPE_CHECKING:
+    from egovl.data.caption_tokens import CaptionTokenizer
     from egovl.data.datasets.egoclip import EgoClip
     from egovl.data.datasets.egomcq import EgoMCQ
     from egovl.data.text import CLIPTokenizer, HFTokenizer
@@ -246,6 +247,8 @@ class HFTokenizerConfig:
     name: Literal["hf"] = "hf"
     context_length: int | None = None
     """Longest text in tokens; None: the tokenizer's own maximum."""
+    legacy_truncate: bool = False
+    """LaViLa: a text that is too long loses its end token (parity: lavila tokenizers)."""
 
     def __post_init__(self) -> None:
         length = self.context_length
@@ -258,4 +261,30 @@ class HFTokenizerConfig:
         return load_hf_tokenizer(self)
 
 
-TOKENIZERS = {"clip_bpe": CLIPBPEConfig, "hf": HFTokenizerConfig}
+@dataclass(frozen=True, kw_only=True)
+class CaptionTokenizerConfig:
+    """GPT-2's tokens for captions, from a local folder with vocab.json and merges.txt."""
+
+    folder: Path
+    name: Literal["gpt2"] = "gpt2"
+    context_length: int = 77
+    legacy_decode: bool = False
+    """LaViLa: ids without an end token lose their last (parity: lavila tokenizers)."""
+
+    def __post_init__(self) -> None:
+        _check(self.context_length >= 3, "context_length", self.context_length, "at least 3")
+
+    def build(self) -> CaptionTokenizer:
+        """Read the tokenizer files."""
+        from egovl.data.caption_tokens import load_caption_tokenizer
+
+        return load_caption_tokenizer(
+            self.folder, self.context_length, legacy_decode=self.legacy_decode
+        )
+
+
+TOKENIZERS = {
+    "clip_bpe": CLIPBPEConfig,
+    "gpt2": CaptionTokenizerConfig,
+    "hf": HFTokenizerConfig,
+}

@@ -175,11 +175,20 @@ def _wheel_vocabulary() -> Path:
 
 
 class HFTokenizer:
-    """A Hugging Face tokenizer, padded to the longest text of the call."""
+    """A Hugging Face tokenizer, padded to the longest text of the call.
 
-    def __init__(self, tokenizer: Any, context_length: int) -> None:
+    Args:
+        tokenizer: of Hugging Face.
+        context_length: Most tokens of a text.
+        legacy_truncate: A text that is too long loses its end token instead of its last word.
+    """
+
+    def __init__(
+        self, tokenizer: Any, context_length: int, *, legacy_truncate: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self.context_length = context_length
+        self._legacy_truncate = legacy_truncate
         self.vocab_size = len(tokenizer)
 
     def __call__(self, texts: str | Sequence[str]) -> Tokens:
@@ -188,11 +197,13 @@ class HFTokenizer:
         encoded = self._tokenizer(
             texts,
             padding=True,
-            truncation=True,
-            max_length=self.context_length,
+            truncation=not self._legacy_truncate,
+            max_length=None if self._legacy_truncate else self.context_length,
             return_tensors="pt",
+            verbose=False,
         )
-        return encoded["input_ids"], encoded["attention_mask"].bool()
+        ids, mask = encoded["input_ids"], encoded["attention_mask"].bool()
+        return ids[:, : self.context_length], mask[:, : self.context_length]
 
 
 def load_hf_tokenizer(config: HFTokenizerConfig) -> HFTokenizer:
@@ -212,4 +223,4 @@ def load_hf_tokenizer(config: HFTokenizerConfig) -> HFTokenizer:
 
     tokenizer = AutoTokenizer.from_pretrained(config.folder, local_files_only=True)
     limit = config.context_length or min(tokenizer.model_max_length, 512)
-    return HFTokenizer(tokenizer, limit)
+    return HFTokenizer(tokenizer, limit, legacy_truncate=config.legacy_truncate)

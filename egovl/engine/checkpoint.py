@@ -21,6 +21,7 @@ import torch
 import torch.distributed as torch_dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -59,6 +60,8 @@ class Checkpointer:
         self._folder = folder
         self._keep = keep
         self._asynchronous = asynchronous
+        self.protected: int | None = None
+        """Step of a checkpoint that is kept however old it is."""
         self._pending: tuple[Future[Any], TrainState, Path] | None = None
         # background collectives must not mix with those of training
         self._group: torch_dist.ProcessGroup | None = None
@@ -184,6 +187,8 @@ class Checkpointer:
     def _prune(self) -> None:
         steps, _ = committed(self._folder.checkpoints)
         for step in steps[self._keep :]:
+            if step == self.protected:
+                continue
             shutil.rmtree(self._folder.checkpoints / f"step-{step}", ignore_errors=True)
 
     def _discard(self, beside: Path) -> None:
@@ -256,6 +261,18 @@ def load_into(
         whole = get_optimizer_state_dict(model, optimizer, options=_FLAT)
         merged = cast("dict[str, Any]", {**whole, **state["optimizer"]})
         set_optimizer_state_dict(model, optimizer, merged, options=_FLAT)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The model's tensors in a checkpoint folder, whatever model it was."""
+    stored = SafeReader(str(path)).read_metadata().state_dict_metadata
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored.items()
+        if name.startswith("model.") and isinstance(entry, TensorStorageMetadata)
+    }
+    dcp.load(tensors, storage_reader=SafeReader(str(path)), no_dist=True)
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from egovl.engine.monitor import parse_rule
+
 
 def _check(owner: object, field: str, claim: bool, allowed: str) -> None:
     if not claim:
@@ -16,7 +18,8 @@ def _check(owner: object, field: str, claim: bool, allowed: str) -> None:
 class OptimConfig:
     """Optimiser and learning rate schedule. Defaults: LaViLa's pretraining (its spec, 5)."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "legacy_adamw"] = "adamw"
+    """`legacy_adamw`: that of transformers 4.2, which EgoVLP used (eps before bias correction)."""
     lr: float = 3e-5
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -25,10 +28,20 @@ class OptimConfig:
     """AdamW only."""
     weight_decay: float = 0.01
     """Of the parameters that decay; see ``egovl.engine.optim.is_decayed``."""
+    decay_all: bool = False
+    """Every parameter decays, vectors too, as EgoVLP's optimiser had it (with a decay of 0)."""
     momentum: float = 0.9
     """SGD only."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "milestones"] = "constant"
     """What follows the warm-up."""
+    milestones: tuple[float, ...] = ()
+    """Epochs after which the learning rate falls by `milestone_factor`."""
+    milestone_factor: float = 0.1
+    legacy_lr_after_epoch1: float | None = None
+    """With milestones: the base after the first epoch, as EgoVLP's trainer overwrites it (2e-4
+    unless told otherwise; parity: egovlp `lr_schedule`)."""
+    steps_per_epoch: int = 0
+    """What milestones count with; `in_steps` sets it."""
     warmup_steps: int = 0
     """Steps of linear warm-up from ``lr_start`` to ``lr``."""
     warmup_epochs: float = 0.0
@@ -39,19 +52,31 @@ class OptimConfig:
     """Where the half cosine ends."""
     clip_grad_norm: float | None = None
     """Largest global gradient norm; null for no clipping."""
+    backbone_lr_scale: float = 1.0
+    """Factor of the towers' learning rate, everything but `heads.`; LaViLa's classification meant
+    0.1 and gave it to the heads too (its spec, 8.2): lower `lr` for the published rates."""
     fused: bool = False
     """One kernel for all parameters."""
 
     def __post_init__(self) -> None:
-        _check(self, "name", self.name in ("adamw", "sgd"), "adamw or sgd")
-        schedules = ("constant", "cosine")
-        _check(self, "schedule", self.schedule in schedules, "constant or cosine")
+        names = ("adamw", "sgd", "legacy_adamw")
+        _check(self, "name", self.name in names, f"one of {', '.join(names)}")
+        schedules = ("constant", "cosine", "milestones")
+        _check(self, "schedule", self.schedule in schedules, f"one of {', '.join(schedules)}")
+        by_milestones = self.schedule == "milestones"
+        _check(self, "milestones", by_milestones or not self.milestones, "empty without them")
+        late = self.legacy_lr_after_epoch1
+        _check(self, "legacy_lr_after_epoch1", late is None or by_milestones, "null without them")
+        _check(self, "milestone_factor", self.milestone_factor > 0, "above 0")
+        fused = self.fused and self.name == "legacy_adamw"
+        _check(self, "fused", not fused, "false with legacy_adamw")
         _check(self, "lr", self.lr > 0, "above 0")
         _check(self, "betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
         _check(self, "eps", self.eps > 0, "above 0")
         _check(self, "momentum", 0 <= self.momentum < 1, "in [0, 1)")
         for field in ("weight_decay", "warmup_steps", "warmup_epochs", "lr_start", "lr_end"):
             _check(self, field, getattr(self, field) >= 0, "0 or more")
+        _check(self, "backbone_lr_scale", self.backbone_lr_scale >= 0, "0 or more")
         clip = self.clip_grad_norm
         _check(self, "clip_grad_norm", clip is None or clip > 0, "above 0, or null for no clipping")
         if self.warmup_steps and self.warmup_epochs:
@@ -62,10 +87,11 @@ class OptimConfig:
 
     def in_steps(self, steps_per_epoch: int) -> OptimConfig:
         """The same settings with the warm-up counted in steps, rounded down."""
+        counted = replace(self, steps_per_epoch=steps_per_epoch)
         if not self.warmup_epochs:
-            return self
+            return counted
         steps = int(self.warmup_epochs * steps_per_epoch)
-        return replace(self, warmup_steps=steps, warmup_epochs=0.0)
+        return replace(counted, warmup_steps=steps, warmup_epochs=0.0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +112,9 @@ class TrainerConfig:
     """Minutes between two checkpoints; also with ``save_every``, whichever comes first."""
     keep_checkpoints: int = 2
     """Newest checkpoints that stay; two survive a damaged newest one."""
+    monitor: str = "off"
+    """``max egomcq/inter_video``: after an evaluation that is the best so far by this metric, save,
+    keep that checkpoint whatever comes later, and name it in best.json; `off` watches nothing."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Autocast type of the forward; fp16 scales the loss. Parameters and losses stay float32."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
@@ -94,7 +123,11 @@ class TrainerConfig:
     compile: bool = False
     """Run the model through torch.compile."""
     accumulate: int = 1
-    """Micro-batches of a step; a contrastive loss compares within a micro-batch only."""
+    """Parts of a step, each with a loss of its own; a contrastive loss compares within a part only
+    (`micro_batch` compares all)."""
+    micro_batch: int | None = None
+    """Rows of a forward on each rank; a contrastive loss still compares the whole batch, and its
+    gradient is the whole batch's, for one more forward. Null: the whole batch at once."""
     async_save: bool = True
     """Write checkpoints while training goes on."""
     deterministic: bool = False
@@ -119,6 +152,14 @@ class TrainerConfig:
             _check(self, field, value is None or value > 0, "above 0, or null")
         for field in ("log_every", "keep_checkpoints", "accumulate"):
             _check(self, field, getattr(self, field) >= 1, "1 or more")
+        micro = self.micro_batch
+        _check(self, "micro_batch", micro is None or micro >= 1, "1 or more, or null")
+        if micro is not None and self.accumulate > 1:
+            raise ValueError(
+                f"TrainerConfig: micro_batch {micro} and accumulate {self.accumulate}: "
+                "give one of them"
+            )
+        parse_rule(self.monitor)
         precisions = ("fp32", "bf16", "fp16")
         _check(self, "precision", self.precision in precisions, "fp32, bf16 or fp16")
         _check(self, "parallel", self.parallel in ("ddp", "fsdp2"), "ddp or fsdp2")

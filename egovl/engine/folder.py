@@ -2,7 +2,7 @@
 
 ::
 
-    <run>/config.yaml model.json result.json metrics.jsonl tb/ ckpt/step-<k>/...COMMIT
+    <run>/config.yaml model.json result.json best.json metrics.jsonl tb/ ckpt/step-<k>/...COMMIT
     <run>/attempts/<n>/claim.json exit/<rank>.json
 """
 
@@ -44,6 +44,11 @@ class RunFolder:
     def model(self) -> Path:
         """Size of the model: parameters, forward FLOPs of one sample."""
         return self.path / "model.json"
+
+    @property
+    def best(self) -> Path:
+        """Step, metric and value of the best checkpoint, where a metric is watched."""
+        return self.path / "best.json"
 
     @property
     def metrics(self) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from egovl.engine.configs import OptimConfig
+from egovl.engine.legacy_adamw import LegacyAdamW
 
 DecayRule = Callable[[str, nn.Parameter], bool]
 
@@ -29,6 +30,10 @@ def is_decayed(name: str, param: nn.Parameter) -> bool:
     Position, class and token embeddings and the projections do. Parity: ``param_groups_clip``.
     """
     return param.ndim >= 2 and not any(part in name for part in ("bias", "ln", "bn"))
+
+
+def _every_one(name: str, param: nn.Parameter) -> bool:
+    return True
 
 
 def param_groups(
@@ -59,28 +64,45 @@ def build_optimizer(
     Raises:
         ValueError: if the model has no trainable parameter.
     """
-    groups = [
-        {"params": group["params"], "weight_decay": group["weight_decay"]}
-        for group in param_groups(model, config.weight_decay, is_decayed)
-        if group["params"]
-    ]
+    groups: list[dict[str, Any]] = []
+    if config.decay_all:
+        is_decayed = _every_one
+    for group in param_groups(model, config.weight_decay, is_decayed):
+        groups += _with_lr_scales(group, config.backbone_lr_scale)
     if not groups:
         raise ValueError(f"{type(model).__name__} has no trainable parameter; all are frozen")
     if config.name == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum, fused=config.fused)
+    if config.name == "legacy_adamw":
+        return LegacyAdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
     return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=config.fused)
 
 
+def _with_lr_scales(group: ParamGroup, backbone: float) -> list[dict[str, Any]]:
+    """The group for the optimiser, cut in heads and the rest where their rates differ."""
+    decay = group["weight_decay"]
+    if backbone == 1.0:
+        return [{"params": group["params"], "weight_decay": decay}] if group["params"] else []
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name, param in zip(group["names"], group["params"], strict=True):
+        scale = 1.0 if name.startswith("heads.") else backbone
+        by_scale.setdefault(scale, []).append(param)
+    return [
+        {"params": params, "weight_decay": decay, "lr_scale": scale}
+        for scale, params in by_scale.items()
+    ]
+
+
 def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then constant or half a cosine.
+    """Learning rate of a step, counted from 0: linear warm-up, then what ``schedule`` says.
 
     The warm-up's last step has the peak already, and so has the cosine's first; the cosine would
     reach ``lr_end`` at ``total_steps``, one after the last. LaViLa spec section 5; parity:
-    ``scheduler``.
+    ``scheduler``. Milestones count finished epochs, EgoVLP spec section 5; parity: ``lr_schedule``.
 
     Raises:
-        ValueError: if the warm-up is counted in epochs (see ``OptimConfig.in_steps``) or is longer
-            than the run.
+        ValueError: if epochs are not counted in steps (see ``OptimConfig.in_steps``) or the warm-up
+            is longer than the run.
     """
     warmup = config.warmup_steps
     if config.warmup_epochs:
@@ -92,8 +114,20 @@ def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
         return config.lr_start + (config.lr - config.lr_start) * step / max(warmup - 1, 1)
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "milestones":
+        return _lr_by_milestones(step, config)
     progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
     return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _lr_by_milestones(step: int, config: OptimConfig) -> float:
+    if not config.steps_per_epoch:
+        raise ValueError(f"milestones {config.milestones}: count them in_steps first")
+    finished = step // config.steps_per_epoch
+    base = config.lr
+    if finished and config.legacy_lr_after_epoch1 is not None:
+        base = config.legacy_lr_after_epoch1
+    return base * config.milestone_factor ** sum(m <= finished for m in config.milestones)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -31,6 +31,16 @@ class StepOutput:
     report: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
+@dataclass
+class Embedded:
+    """What a model makes of some rows of a batch, before a loss compares them."""
+
+    rows: dict[str, Tensor]
+    """Each [B, ...], a row a sample."""
+    shared: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """The same for all rows: learned scalars of the loss."""
+
+
 class TrainTask(Protocol):
     """A thing to learn."""
 
@@ -40,6 +50,23 @@ class TrainTask(Protocol):
 
     def after_step(self, model: nn.Module) -> None:
         """Keep parameters in their range after the optimizer moved them."""
+        ...
+
+
+@runtime_checkable
+class ChunkedTask(Protocol):
+    """A task whose loss compares all rows, but whose model sees one at a time.
+
+    Its ``train_step`` is ``loss(embed(model, batch), batch)``; so the trainer may embed a batch in
+    parts and still take the gradient of the whole (``TrainerConfig.micro_batch``).
+    """
+
+    def embed(self, model: nn.Module, batch: Any) -> Embedded:
+        """Forward of some rows."""
+        ...
+
+    def loss(self, embedded: Embedded, batch: Any) -> StepOutput:
+        """Loss of this rank's part of a batch, all of whose rows are embedded."""
         ...
 
 

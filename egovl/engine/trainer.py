@@ -9,6 +9,7 @@ what the unbroken run computes, bit for bit on CPU with gloo and the same world 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import random
@@ -23,17 +24,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from egovl import dist
-from egovl.engine.checkpoint import Checkpointer, CheckpointError, TrainState
+from egovl.engine.checkpoint import COMMIT, Checkpointer, CheckpointError, TrainState
+from egovl.engine.chunked import backward_in_chunks
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
 from egovl.engine.flops import peak_flops, utilisation
-from egovl.engine.folder import RunFolder
+from egovl.engine.folder import RunFolder, write_json
 from egovl.engine.heartbeat import beat
 from egovl.engine.log import Progress, RunLog, evaluated_names
+from egovl.engine.monitor import Monitor
 from egovl.engine.optim import build_optimizer, lr_at
 from egovl.engine.parallel import clip_grad_norm, gradients_stay_local, shard, wrap
 from egovl.engine.signals import StopRequest
-from egovl.engine.task import DeviceBatch, TrainTask
+from egovl.engine.task import ChunkedTask, DeviceBatch, StepOutput, TrainTask
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,11 @@ class Trainer:
         stop: StopRequest,
         device: torch.device,
     ) -> None:
+        if config.micro_batch is not None and not isinstance(plan.task, ChunkedTask):
+            raise ValueError(
+                f"trainer.micro_batch {config.micro_batch}: {type(plan.task).__name__} cannot be "
+                "embedded in parts; use trainer.accumulate"
+            )
         self.plan = plan
         self.config = config
         self.folder = folder
@@ -98,6 +106,7 @@ class Trainer:
         self.checkpointer = Checkpointer(
             folder, keep=config.keep_checkpoints, asynchronous=config.async_save
         )
+        self._monitor = Monitor(config.monitor)
         self._stop = stop
         self._flag = dist.AsyncFlag()
         self._step = 0
@@ -115,6 +124,7 @@ class Trainer:
         """
         state = self.checkpointer.load_latest(self.model, self.optimizer) or TrainState()
         self._step = state.step
+        self._recall_best()
         if state.scaler is not None:
             self.scaler.load_state_dict(state.scaler)
         self.model.train()
@@ -150,7 +160,8 @@ class Trainer:
         first = next(batches).to(self.device) if self._step < self.plan.total_steps else None
         self._warm_up_buckets(network, first)
         try:
-            self._evaluate_if_due(log, resumed=True)
+            if self._evaluate_if_due(log, resumed=True):
+                self._keep_if_best()
             while self._step < self.plan.total_steps:
                 beat("step", self._step)
                 if self._agreed_to_stop():
@@ -168,6 +179,7 @@ class Trainer:
                 if save and not last:
                     self._save(wait=False, must=False)
                 if self._evaluate_if_due(log):
+                    self._keep_if_best()
                     pending.start_clock()
         except StopAgreed:
             self._log(pending, log, progress)
@@ -215,15 +227,24 @@ class Trainer:
         total: dict[str, Tensor] = {}
         for number in range(parts):
             last = number == parts - 1
+            part = batch[number * size : (number + 1) * size] if parts > 1 else batch
             with contextlib.nullcontext() if last else gradients_stay_local(network):
-                with self.autocast():
-                    output = self.plan.task.train_step(
-                        network, batch[number * size : (number + 1) * size] if parts > 1 else batch
-                    )
-                self.scaler.scale(output.loss / parts).backward()  # pyright: ignore
+                output = self._backward_part(network, part, parts)
             for key, value in {"loss": output.loss.detach(), **output.report}.items():
                 total[key] = total.get(key, torch.zeros((), device=value.device)) + value / parts
         return total
+
+    def _backward_part(self, network: nn.Module, part: DeviceBatch, parts: int) -> StepOutput:
+        task, micro_batch = self.plan.task, self.config.micro_batch
+        if micro_batch is not None and len(part.index) > micro_batch:
+            assert isinstance(task, ChunkedTask)
+            return backward_in_chunks(
+                task, network, part, micro_batch, self.autocast, self.scaler.scale
+            )
+        with self.autocast():
+            output = task.train_step(network, part)
+        self.scaler.scale(output.loss / parts).backward()  # pyright: ignore
+        return output
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision of a forward pass."""
@@ -251,7 +272,7 @@ class Trainer:
         if resumed:
             done = dist.broadcast_object(sorted(evaluated_names(self.folder, step)))
         for evaluation in self.plan.evaluations:
-            if evaluation.name in done and not final:
+            if evaluation.name in done and not final and self._monitor.mode == "off":
                 continue
             metrics = evaluate(
                 evaluation,
@@ -266,6 +287,29 @@ class Trainer:
                 shown = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
                 logger.info("step %d: %s: %s", step, evaluation.name, shown)
         return True
+
+    def _recall_best(self) -> None:
+        """Take up what an earlier attempt found best."""
+        path = self.folder.best
+        known = json.loads(path.read_text()) if dist.rank() == 0 and path.exists() else None
+        known = dist.broadcast_object(known)
+        if known is not None and known["metric"] == self._monitor.metric:
+            self._monitor.best = known["value"]
+            self.checkpointer.protected = known["step"]
+
+    def _keep_if_best(self) -> None:
+        """Save and protect this step if the watched metric is the best so far."""
+        if not self._monitor.improved(self._metrics):
+            return
+        previous, self.checkpointer.protected = self.checkpointer.protected, self._step
+        self._save(wait=True, must=False)
+        whole = self.folder.checkpoints / f"step-{self._step}" / COMMIT
+        if not dist.broadcast_object(whole.exists()):
+            self.checkpointer.protected = previous  # the save failed, and said so
+        elif dist.rank() == 0:
+            self.folder.require_current()
+            record = {"metric": self._monitor.metric, "value": self._monitor.best}
+            write_json(self.folder.best, record | {"step": self._step})
 
     def _save_is_due(self) -> bool:
         self.checkpointer.poll()

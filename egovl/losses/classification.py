@@ -1,4 +1,4 @@
-"""Label-smoothed cross entropy for one head or several."""
+"""Label-smoothed cross entropy for one head or several, and the keyframe loss."""
 
 from __future__ import annotations
 
@@ -46,3 +46,22 @@ def multi_head_loss(
         for head, target in zip(logits, targets, strict=True)
     ]
     return torch.stack(losses).sum()
+
+
+def keyframe_loss(
+    logits: Tensor, target: Tensor, has_change: Tensor, *, legacy_mean: bool = False
+) -> Tensor:
+    """Cross entropy over frames of the clips in which a state changes (PNR, EgoVLP spec 4).
+
+    Args:
+        logits: ``[B, frames]``.
+        target: ``[B]`` number of the frame nearest to the change.
+        has_change: ``[B]`` 1 where the clip has one.
+        legacy_mean: the mean over all clips times the share of clips with a change, as published;
+            the same where every clip has one, as in its dataset.
+    """
+    changed = has_change.float()
+    if legacy_mean:
+        return F.cross_entropy(logits.float(), target) * changed.mean()
+    entropy = F.cross_entropy(logits.float(), target, reduction="none")
+    return (entropy * changed).sum() / changed.sum().clamp(min=1)

@@ -1,16 +1,24 @@
 """Contrastive losses over paired embeddings.
 
 Shapes: B pairs scored here, N candidates (all pairs of all ranks), D width. Embeddings come as the
-task has gathered and, if its recipe says so, normalised them; everything is computed in float32.
+task has gathered and, if its recipe says so, normalised them; everything is computed in float32 or
+wider.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from egovl.losses.pairs import PairLossOutput, Pairs
+from egovl.losses.similarity import wide
+
+if TYPE_CHECKING:
+    from egovl.losses.configs import InfoNCEConfig, SslClipConfig
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def ssl_clip(
         )
     human = is_human.bool()
     # the product of two square roots is each of the three scales
-    root = torch.where(human, scale.float().sqrt(), pseudo_scale.float().sqrt())
+    root = torch.where(human, wide(scale).sqrt(), wide(pseudo_scale).sqrt())
     own = slice(offset, offset + video.shape[0])
     scales = root[own, None] * root
     both = _symmetric_loss(scales * by_video, scales * by_text, offset)
@@ -113,16 +121,69 @@ def ssl_clip(
     )
 
 
+class InfoNCE:
+    """`info_nce` of a batch's pairs."""
+
+    sides: tuple[str, ...] = ()
+
+    def __init__(self, config: InfoNCEConfig) -> None:
+        self.config = config
+
+    def __call__(self, pairs: Pairs) -> PairLossOutput:
+        """Loss and accuracy."""
+        result = info_nce(
+            pairs.video,
+            pairs.text,
+            pairs.scale,
+            all_video=pairs.all_video,
+            all_text=pairs.all_text,
+            offset=pairs.offset,
+        )
+        return PairLossOutput(result.loss, {"accuracy": result.accuracy})
+
+
+class SslClip:
+    """`ssl_clip` of a batch's pairs; needs the model's second temperature."""
+
+    def __init__(self, config: SslClipConfig) -> None:
+        self.config = config
+        self.sides: tuple[str, ...] = (config.is_human,)
+
+    def __call__(self, pairs: Pairs) -> PairLossOutput:
+        """Loss, accuracy and the number of human pairs.
+
+        Raises:
+            ValueError: the model has one temperature only.
+        """
+        if pairs.pseudo_scale is None:
+            raise ValueError(
+                "loss ssl_clip needs a second temperature: set model.pseudo_temperature_init, "
+                "as in model.pseudo_temperature_init=0.07"
+            )
+        result = ssl_clip(
+            pairs.video,
+            pairs.text,
+            pairs.side(self.config.is_human),
+            pairs.scale,
+            pairs.pseudo_scale,
+            all_video=pairs.all_video,
+            all_text=pairs.all_text,
+            offset=pairs.offset,
+        )
+        report = {"accuracy": result.accuracy, "num_human": result.num_human.float()}
+        return PairLossOutput(result.loss, report)
+
+
 def _similarities(
     video: Tensor, text: Tensor, all_video: Tensor | None, all_text: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Products ``[B, N]`` of the videos with all texts and of the texts with all videos."""
     with torch.autocast(video.device.type, enabled=False):
-        video, text = video.float(), text.float()
+        video, text = wide(video), wide(text)
         if all_video is None or all_text is None:
             by_video = video @ text.T
             return by_video, by_video.T
-        return video @ all_text.float().T, text @ all_video.float().T
+        return video @ wide(all_text).T, text @ wide(all_video).T
 
 
 def _symmetric_loss(by_video: Tensor, by_text: Tensor, offset: int) -> ContrastiveOutput:

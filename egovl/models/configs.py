@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
+    from egovl.models.classifier import Classifier
     from egovl.models.dual_encoder import DualEncoder
     from egovl.models.hf_text import HFTextTransformer
+    from egovl.models.image_transformer import ImageTransformer
     from egovl.models.text_transformer import TextTransformer
     from egovl.models.video_transformer import SpaceTimeTransformer
 
@@ -46,6 +48,19 @@ def _require_heads(width: int, heads: int) -> None:
     _require(width % heads == 0, "heads", heads, f"a divisor of width={width}")
 
 
+def _require_name(config: object, name: str) -> None:
+    _require(getattr(config, "name", None) == name, "name", getattr(config, "name", None), name)
+
+
+def _require_patches(config: VideoTowerConfig | ImageTowerConfig) -> None:
+    _require(
+        config.image_size % config.patch_size == 0,
+        "patch_size",
+        config.patch_size,
+        f"a divisor of image_size={config.image_size}",
+    )
+
+
 def _require_rate(config: object, *field_names: str) -> None:
     for name in field_names:
         value = getattr(config, name)
@@ -60,6 +75,9 @@ class VideoTowerConfig:
     the fields in which EgoVLP's style, which starts from an ImageNet ViT, differs.
     """
 
+    is_default: ClassVar[bool] = True  # a recipe's video section without a name is this
+
+    name: Literal["space_time"] = "space_time"
     image_size: int = 224
     """Side of the square input, pixels."""
     patch_size: int = 16
@@ -92,14 +110,10 @@ class VideoTowerConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
+        _require_name(self, "space_time")
         _require_positive(self, "image_size", "patch_size", "width", "depth", "heads", "num_frames")
         _require_heads(self.width, self.heads)
-        _require(
-            self.image_size % self.patch_size == 0,
-            "patch_size",
-            self.patch_size,
-            f"a divisor of image_size={self.image_size}",
-        )
+        _require_patches(self)
         _require(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "above 0")
         _require(self.norm_eps > 0, "norm_eps", self.norm_eps, "above 0")
         for spread in ("position_std", "temporal_std"):
@@ -128,6 +142,51 @@ TIMM_STYLE: Mapping[str, Any] = {"patch_bias": True, "ln_pre": False, "activatio
 
 
 @dataclass(frozen=True)
+class ImageTowerConfig:
+    """CLIP's image transformer on each frame, features averaged (LaViLa spec 2.4)."""
+
+    name: Literal["clip_vit"] = "clip_vit"
+    image_size: int = 224
+    """Side of the square input, pixels."""
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    num_frames: int = 4
+    """Frames of a clip where its cost is counted; the tower takes any number."""
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built."""
+        _require_name(self, "clip_vit")
+        _require_positive(self, "image_size", "patch_size", "width", "depth", "heads", "num_frames")
+        _require_heads(self.width, self.heads)
+        _require_patches(self)
+
+    @property
+    def patches_per_frame(self) -> int:
+        """Patch tokens of one frame."""
+        return (self.image_size // self.patch_size) ** 2
+
+    def build(self) -> ImageTransformer:
+        """Make the tower with fresh weights."""
+        from egovl.models.image_transformer import ImageTransformer
+
+        return ImageTransformer(self)
+
+
+CLIP_VIT_B32 = ImageTowerConfig(patch_size=32)
+CLIP_VIT_B16 = ImageTowerConfig()
+CLIP_VIT_L14 = ImageTowerConfig(patch_size=14, width=1024, depth=24, heads=16)
+CLIP_VIT_L14_336 = ImageTowerConfig(image_size=336, patch_size=14, width=1024, depth=24, heads=16)
+
+VideoConfig = VideoTowerConfig | ImageTowerConfig
+
+VIDEO_TOWERS: Mapping[str, type] = {"space_time": VideoTowerConfig, "clip_vit": ImageTowerConfig}
+"""Value of the field `name` of a video section -> its config class."""
+
+
+@dataclass(frozen=True)
 class TextTowerConfig:
     """CLIP's text transformer: pre-norm, QuickGELU, causal, read at the end-of-text token."""
 
@@ -142,7 +201,7 @@ class TextTowerConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
-        _require(self.name == "clip_text", "name", self.name, "clip_text")
+        _require_name(self, "clip_text")
         _require_positive(self, "vocab_size", "context_length", "width", "heads", "depth")
         _require_heads(self.width, self.heads)
 
@@ -159,7 +218,8 @@ class HFTextConfig:
 
     name: Literal["distilbert"] = "distilbert"
     folder: Path | None = None
-    """A local Hugging Face folder (config.json and weights); it then decides every size."""
+    """A local Hugging Face folder (config.json and weights); it then decides every size, and may
+    hold another encoder: BERT gives its pooled output (EgoVLP 2.2), any other its token 0."""
     vocab_size: int = 30522
     context_length: int = 512
     width: int = 768
@@ -171,7 +231,7 @@ class HFTextConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
-        _require(self.name == "distilbert", "name", self.name, "distilbert")
+        _require_name(self, "distilbert")
         _require_positive(
             self, "vocab_size", "context_length", "width", "heads", "depth", "hidden_width"
         )
@@ -196,7 +256,7 @@ class DualEncoderConfig:
     """A video tower and a text tower that meet in one embedding space."""
 
     name: Literal["dual_encoder"] = "dual_encoder"
-    video: VideoTowerConfig = field(default_factory=VideoTowerConfig)
+    video: VideoConfig = field(default_factory=VideoTowerConfig)
     text: TextConfig = field(default_factory=TextTowerConfig)
     embed_dim: int = 256
     """Width of both embeddings; the towers' own widths when `projection` is `identity`."""
@@ -207,16 +267,56 @@ class DualEncoderConfig:
     """Embeddings of length 1 from `forward`. EgoVLP leaves this to whoever compares them."""
     temperature_init: float = 0.07
     learn_temperature: bool = True
+    pseudo_temperature_init: float | None = None
+    """Start of the second temperature, for pseudo-labelled pairs (loss `ssl_clip`); null: none."""
+    learn_pseudo_temperature: bool = False
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
-        _require(self.name == "dual_encoder", "name", self.name, "dual_encoder")
+        _require_name(self, "dual_encoder")
         _require_positive(self, "embed_dim")
         _require_choice(self, "projection", Projection)
         _require(self.temperature_init > 0, "temperature_init", self.temperature_init, "above 0")
+        pseudo = self.pseudo_temperature_init
+        _require(pseudo is None or pseudo > 0, "pseudo_temperature_init", pseudo, "above 0")
 
     def build(self) -> DualEncoder:
         """Make the model with fresh weights."""
         from egovl.models.dual_encoder import DualEncoder
 
         return DualEncoder(self)
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A video tower with one linear head for each label, read off its CLS feature.
+
+    LaViLa spec 2.7; EgoVLP's state change and keyframe models are one head without dropout.
+    """
+
+    heads: dict[str, int]
+    """Label -> number of classes, in the order of the published heads: EK-100 has verb 97, noun
+    300, action 3806."""
+    name: Literal["classifier"] = "classifier"
+    video: VideoConfig = field(default_factory=VideoTowerConfig)
+    dropout: float = 0.5
+    """Of the feature in training, drawn for each head alone."""
+    head_std: float | None = 0.01
+    """Spread of a head's weights at the start; null: as torch draws a linear layer (EgoVLP)."""
+
+    def __post_init__(self) -> None:
+        """Refuse heads that cannot be built."""
+        _require_name(self, "classifier")
+        _require(bool(self.heads), "heads", self.heads, "one label with its classes, or more")
+        for label, classes in self.heads.items():
+            _require(classes >= 1, f"heads.{label}", classes, "at least 1")
+            _require("." not in label, "heads", label, "a name without a dot")
+        _require_rate(self, "dropout")
+        std = self.head_std
+        _require(std is None or std >= 0, "head_std", std, "0 or more")
+
+    def build(self) -> Classifier:
+        """Make the model with fresh weights."""
+        from egovl.models.classifier import Classifier
+
+        return Classifier(self)

@@ -17,15 +17,17 @@ from egovl.models.configs import DualEncoderConfig, Projection
 
 @dataclass(slots=True)
 class DualEncoderOutput:
-    """Embeddings [B, P] of both sides and the scalar their similarities are multiplied by."""
+    """Embeddings [B, P] of both sides and the scalars their similarities are multiplied by."""
 
     video: Tensor
     text: Tensor
     logit_scale: Tensor
+    pseudo_logit_scale: Tensor | None = None
+    """Of pseudo-labelled pairs, where the config has a second temperature."""
 
 
 class DualEncoder(nn.Module):
-    """Two towers, two projections, one learned temperature."""
+    """Two towers, two projections, a learned temperature, or two."""
 
     # besides forward, what computes with the parameters when called (sharded models must know)
     forward_methods = ("encode_video", "encode_text", "encode_text_tokens")
@@ -42,8 +44,11 @@ class DualEncoder(nn.Module):
             config.projection, self.text.width, config.embed_dim, relu_first=True
         )
         # the logarithm is learned, as CLIP does; one element, as FSDP2 cannot shard a scalar
-        scale = torch.tensor([math.log(1 / config.temperature_init)])
-        self.logit_scale = nn.Parameter(scale, requires_grad=config.learn_temperature)
+        self.logit_scale = _log_scale(config.temperature_init, config.learn_temperature)
+        pseudo = config.pseudo_temperature_init
+        self.pseudo_logit_scale = (
+            None if pseudo is None else _log_scale(pseudo, config.learn_pseudo_temperature)
+        )
 
     def forward(
         self, video_BCTHW: Tensor, tokens_BL: Tensor, token_mask_BL: Tensor | None = None
@@ -59,6 +64,9 @@ class DualEncoder(nn.Module):
             video=self.encode_video(video_BCTHW),
             text=self.encode_text(tokens_BL, token_mask_BL),
             logit_scale=self.logit_scale[0].exp(),
+            pseudo_logit_scale=None
+            if self.pseudo_logit_scale is None
+            else self.pseudo_logit_scale[0].exp(),
         )
 
     def example_inputs(self) -> tuple[Tensor, Tensor]:
@@ -81,8 +89,14 @@ class DualEncoder(nn.Module):
         return self.text_projection(self.text.forward_tokens(tokens_BL, token_mask_BL))
 
     def _finish(self, embed_BP: Tensor) -> Tensor:
-        embed_BP = embed_BP.float()  # lengths and similarities are float32 under autocast too
+        # lengths and similarities are float32 under autocast too
+        embed_BP = embed_BP.to(torch.promote_types(embed_BP.dtype, torch.float32))
         return F.normalize(embed_BP, dim=-1) if self.config.normalize else embed_BP
+
+
+def _log_scale(temperature: float, learned: bool) -> nn.Parameter:
+    scale = torch.tensor([math.log(1 / temperature)])
+    return nn.Parameter(scale, requires_grad=learned)
 
 
 def _build_projection(kind: Projection, width: int, embed_dim: int, relu_first: bool) -> nn.Module:

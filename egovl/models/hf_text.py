@@ -1,39 +1,59 @@
-"""DistilBERT as a text tower; the only model file that imports transformers."""
+"""DistilBERT, or another encoder of a local folder, as a text tower.
+
+The only model file that imports transformers.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from torch import Tensor, nn
-from transformers import DistilBertConfig, DistilBertModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+)
 
 from egovl.models.configs import HFTextConfig
 
 
 class HFTextTransformer(nn.Module):
-    """Token ids to the last hidden state of token 0."""
+    """Token ids to the sentence feature of a Hugging Face encoder."""
 
     def __init__(self, config: HFTextConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = _build_distilbert(config)
-        self.width: int = self.model.config.dim
+        self.model = _build_encoder(config)
+        self.width: int = self.model.config.hidden_size
+        self._pooled = self.model.config.model_type == "bert"
 
     def forward(self, tokens_BL: Tensor, token_mask_BL: Tensor | None = None) -> Tensor:
-        """Return the feature [B, D] of token 0; tokens whose mask is 0 are not attended to."""
-        return self.forward_tokens(tokens_BL, token_mask_BL)[:, 0]
+        """Return the feature [B, D] of a text; tokens whose mask is 0 are not attended to."""
+        output = self.model(input_ids=tokens_BL, attention_mask=token_mask_BL)
+        return output.pooler_output if self._pooled else output.last_hidden_state[:, 0]
 
     def forward_tokens(self, tokens_BL: Tensor, token_mask_BL: Tensor | None = None) -> Tensor:
         """Return the last hidden state of every token [B, L, D]."""
         return self.model(input_ids=tokens_BL, attention_mask=token_mask_BL).last_hidden_state
 
 
-def _build_distilbert(config: HFTextConfig) -> DistilBertModel:
+def _build_encoder(config: HFTextConfig) -> PreTrainedModel:
     if config.folder is not None:
         _require_folder(config.folder)
-        sizes = DistilBertConfig.from_pretrained(config.folder, local_files_only=True)
-        sizes.dropout, sizes.attention_dropout = config.dropout, config.attention_dropout
-        return DistilBertModel.from_pretrained(config.folder, config=sizes, local_files_only=True)
+        sizes = AutoConfig.from_pretrained(config.folder, local_files_only=True)
+        # DistilBERT's names and BERT's of the same rates
+        rates = {
+            "dropout": config.dropout,
+            "attention_dropout": config.attention_dropout,
+            "hidden_dropout_prob": config.dropout,
+            "attention_probs_dropout_prob": config.attention_dropout,
+        }
+        for name, rate in rates.items():
+            if hasattr(sizes, name):
+                setattr(sizes, name, rate)
+        return AutoModel.from_pretrained(config.folder, config=sizes, local_files_only=True)
     return DistilBertModel(
         DistilBertConfig(
             vocab_size=config.vocab_size,

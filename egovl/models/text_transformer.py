@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from egovl.models.configs import CLIP_NORM_EPS, TextTowerConfig
-from egovl.models.layers.text_block import TextBlock
+from egovl.models.layers.transformer_block import TransformerBlock
 
 
 class TextTransformer(nn.Module):
@@ -22,7 +22,7 @@ class TextTransformer(nn.Module):
         self.token_embed = nn.Embedding(config.vocab_size, config.width)
         self.pos_embed = nn.Parameter(torch.empty(config.context_length, config.width))
         self.blocks = nn.ModuleList(
-            TextBlock(config.width, config.heads) for _ in range(config.depth)
+            TransformerBlock(config.width, config.heads) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width, eps=CLIP_NORM_EPS)
         self.reset_parameters()
@@ -33,7 +33,7 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.token_embed.weight, std=0.02)
         nn.init.normal_(self.pos_embed, std=0.01)
         for block in self.blocks:
-            assert isinstance(block, TextBlock)
+            assert isinstance(block, TransformerBlock)
             nn.init.normal_(block.attn.qkv.weight, std=width**-0.5)
             nn.init.normal_(block.attn.proj.weight, std=(2 * depth * width) ** -0.5)
             nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)

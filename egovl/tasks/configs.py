@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from egovl.losses.configs import InfoNCEConfig, LossConfig
 
 if TYPE_CHECKING:
     from egovl.tasks.contrastive import Contrastive
@@ -14,9 +16,10 @@ Normalization = Literal["clip", "clip_legacy", "imagenet"]
 
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """Video-text contrastive pretraining (LaViLa spec 4, InfoNCE)."""
+    """Video-text contrastive training: pretraining, and finetuning for retrieval."""
 
     name: Literal["contrastive"] = "contrastive"
+    loss: LossConfig = field(default_factory=InfoNCEConfig)
     normalization: Normalization = "clip"
     """Pixel statistics; ``clip_legacy`` is LaViLa's, whose red mean is a typo weights rely on."""
     gather: Literal["full", "sharded", "legacy_local_grad", "legacy_local_loss"] = "full"

@@ -21,6 +21,7 @@ ARROWS = {
     "egovl.data": ("egovl.data",),
     "egovl.data.loader": ("egovl.data", "egovl.dist"),
     "egovl.engine": ("egovl.engine", "egovl.dist"),
+    "egovl.convert.command": ("egovl.convert", "egovl.recipe"),
     "egovl.convert": ("egovl.convert", "egovl.models", "egovl.engine.checkpoint"),
     "egovl.tasks": (
         "egovl.tasks",
@@ -39,7 +40,7 @@ ARROWS = {
 
 # a third-party package -> the only modules that may import it
 WRAPPED = {
-    "transformers": {"egovl.models.hf_text", "egovl.data.text"},
+    "transformers": {"egovl.models.hf_text", "egovl.data.text", "egovl.data.caption_tokens"},
     "decord": {"egovl.data.decord_reader"},
     "torchcodec": {"egovl.data.torchcodec_reader"},
     "av": {"egovl.data.pyav_reader", "egovl.data.prepare.encode"},

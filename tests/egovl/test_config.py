@@ -125,3 +125,15 @@ def test_data_roots_come_from_the_nearest_paths_file(
     assert "unset" not in context.roots
     monkeypatch.setenv("EGOVL_HOME", "/elsewhere")
     assert find_context(tmp_path / "configs/a/x.yaml").path("$near") == Path("/elsewhere/data/near")
+
+
+def test_a_section_without_a_name_is_the_default_variant(tmp_path: Path) -> None:
+    from egovl.models.configs import DualEncoderConfig, ImageTowerConfig, VideoTowerConfig
+
+    context = Context(tmp_path)
+    plain = build(DualEncoderConfig, {"video": {"width": 32, "heads": 2}}, context)
+    assert plain.video == VideoTowerConfig(width=32, heads=2)
+    other = build(DualEncoderConfig, {"video": {"name": "clip_vit", "depth": 3}}, context)
+    assert other.video == ImageTowerConfig(depth=3)
+    with pytest.raises(ConfigError, match=r"text\.name: unknown name None"):
+        build(DualEncoderConfig, {"text": {"width": 32}}, context)

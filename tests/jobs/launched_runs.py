@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.ledger import comment_tag
 from jobs.run_folder import RunFolder, write_json_atomic
 from jobs.slurm import QueuedJob
-from jobs.ledger import comment_tag
 
 
 def make_launched(

@@ -60,7 +60,7 @@ def test_without_accounting_it_is_asked_ever_less_often(tmp_path: Path, calls: P
         assert find_ends(tmp_path, ["1"]) == {}
         assert count(calls) == number
         memory = read_json(tmp_path / MEMORY) or {}
-        waits.append(memory["not_before"] - time.time())
+        waits.append(round(memory["not_before"] - time.time()))
         write_json_atomic(tmp_path / MEMORY, {**memory, "not_before": 0})
     assert waits == sorted(waits)
     assert 55 < waits[0] <= 60 and 3590 < waits[-1] <= 3600

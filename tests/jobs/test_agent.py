@@ -20,7 +20,7 @@ from jobs.agent import NodeAgent, enter_attempt
 from jobs.cluster import Cluster
 from jobs.follow import follow
 from jobs.node import NodeFacts, is_alive
-from jobs.run_folder import RunFolder, read_json
+from jobs.run_folder import RunFolder, read_json, write_json_atomic
 from jobs.signals import SignalPipe
 from jobs.snapshot import take_snapshot
 from jobs.spec import JobSpec, Resources
@@ -114,7 +114,7 @@ def test_rank_that_always_dies_ends_the_run_with_a_reason(tmp_path: Path) -> Non
     assert follow(run, poll_sec=0.1) == 1
     state = run.read_state()
     assert (state["state"], state["cause"]) == ("failed", "crash")
-    assert "3 attempts in a row" in state["reason"]
+    assert "4 attempts ended by crash" in state["reason"]
     assert "rank" in state["reason"]
     assert run.latest_attempt() == 3
 
@@ -207,6 +207,7 @@ def test_first_execution_takes_the_attempt_that_the_launch_claimed(tmp_path: Pat
 
 def test_restart_by_slurm_itself_takes_a_new_attempt(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
+    write_json_atomic(run.spec_json("t"), JobSpec("pretrain", "x").to_json())
     run.claim_attempt(1, "t", 0)
     assert enter(run, "t", restart=1) == 2
     assert enter(run, "t", restart=1, index=1) == 2

@@ -104,7 +104,7 @@ def test_launch_by_a_person_renews_the_budgets(tmp_path: Path) -> None:
 
 def test_attempts_are_measured_between_their_commits(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    crash(run, 1)
+    crash(run, 1, cause=None)
     commit(run, 10)
     run.claim_attempt(2, "t", 1)
     commit(run, 25)

@@ -9,8 +9,8 @@ import pytest
 
 from jobs.errors import ConfigError, RunError
 from jobs.find_run import find_run, runs_folder
-from jobs.run_folder import append_line
 from jobs.ledger import record_job
+from jobs.run_folder import append_line
 from tests.jobs.launched_runs import make_launched
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from jobs.judgement import Judgement, is_over, judge_by_queue, judge_gone, judge_here, needs_queue
+from jobs.ledger import record_job
 from jobs.node import process_start
 from jobs.queue_view import CallBudget, Queue, is_held_back
 from jobs.run_facts import RunFacts, read_facts, read_last_step
 from jobs.run_folder import RunFolder, create_json
 from jobs.slurm import QueuedJob
-from jobs.ledger import record_job
 from jobs.stop import Stop
 from tests.jobs.launched_runs import (
     commit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +16,23 @@ from egovl.convert.keys import KeyMap
 from egovl.convert.load import load_published
 from egovl.convert.space_time import SPACE_TIME_KEYS, inflate_temporal
 from egovl.engine.optim import param_groups
+from egovl.losses.classification import classification_loss, multi_head_loss
 from egovl.losses.contrastive import info_nce
 from egovl.losses.similarity import cosine_matrix
+from egovl.models.classifier import Classifier
 from egovl.models.configs import (
     TIMM_STYLE,
+    ClassifierConfig,
     DualEncoderConfig,
     HFTextConfig,
+    ImageTowerConfig,
     TextTowerConfig,
     VideoTowerConfig,
 )
 from egovl.models.dual_encoder import DualEncoder
 from egovl.models.video_transformer import SpaceTimeTransformer
+from egovl.models.zero_shot import class_embeddings, class_prompts, class_scores, pool_views
+from tests.parity.checks_training import check_dual_encoder_step
 from tests.parity.golden import GoldenCase
 
 # --- lavila -------------------------------------------------------------------------------------
@@ -118,12 +124,14 @@ def _clip_values(
     values: dict[str, Callable[[], Tensor]] = {
         name: still(name) for name in names if name.startswith("tsf_")
     }
+    by_frame = replace(model.config, video=_frame_config(model.config.video)).build().eval()
+    clip.load_dual_encoder(by_frame, state)
     return values | {
         "vit_prepool_norm": lambda: vit(frames(1)),
         "vit_projected": vit_projected,
-        "clip_video_mean": vit_projected,
+        "clip_video_mean": lambda: by_frame.encode_video(frames(3)),
         "clip_image_embed": lambda: F.normalize(vit_projected(), dim=-1),
-        "vit_tokens_no_ln_post_no_cls": lambda: _before_norm(vit, frames(1))[:, 1:],
+        "vit_tokens_no_ln_post_no_cls": lambda: by_frame.video.forward_tokens(frames(1)),
         "clip_text": lambda: model.encode_text(_given(text)),
         "clip_text_embed": lambda: F.normalize(model.encode_text(_given(text)), dim=-1),
         "logit_scale": lambda: model.logit_scale.exp().squeeze(0),
@@ -135,12 +143,9 @@ def _given(tensor: Tensor | None) -> Tensor:
     return tensor
 
 
-def _before_norm(tower: SpaceTimeTransformer, video: Tensor) -> Tensor:
-    seen: list[Tensor] = []
-    handle = tower.norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    tower.forward_tokens(video)
-    handle.remove()
-    return seen[0]
+def _frame_config(tower: VideoTowerConfig) -> ImageTowerConfig:
+    sizes = ("image_size", "patch_size", "width", "depth", "heads")
+    return ImageTowerConfig(**{name: getattr(tower, name) for name in sizes})
 
 
 def check_dual_encoder_clip(case: GoldenCase) -> None:
@@ -255,6 +260,88 @@ def _visual_config(sizes: Mapping[str, Any]) -> VideoTowerConfig:
     return config if sizes["clip"] else replace(config, **TIMM_STYLE)
 
 
+def check_classifier(case: GoldenCase) -> None:
+    """Logits of one head and of several, label-smoothed losses."""
+    inputs, outputs, smoothing = case.group("inputs"), case.group("outputs"), 0.1
+    smoothing = case.json.get("label_smoothing", smoothing)
+    logits: dict[str, Tensor] = {}
+    if "single" in case.json:
+        single = _classifier(case, {"action": case.json["single"]}, "single")
+        logits["single"] = single(inputs["video"])["action"]
+    if "heads" in case.json:
+        sizes = dict(zip(_LABELS, case.json["heads"], strict=True))
+        logits |= _classifier(case, sizes, "multi")(inputs["video"])
+    losses: dict[str, Callable[[], Tensor]] = {
+        "loss_single": lambda: classification_loss(
+            logits["single"], inputs["action"], smoothing=smoothing
+        ),
+        "loss_multi": lambda: multi_head_loss(
+            [logits[label] for label in _LABELS],
+            [inputs[label] for label in _LABELS],
+            smoothing=smoothing,
+        ),
+    }
+    for name, golden in outputs.items():
+        case.close(name, losses[name]() if name in losses else logits[name], golden, "F")
+
+
+_LABELS = ("verb", "noun", "action")
+
+
+def _classifier(case: GoldenCase, heads: dict[str, int], kind: str) -> Classifier:
+    config = ClassifierConfig(
+        heads=heads,
+        video=_visual_config(case.json["visual"]),
+        dropout=case.json.get("dropout", 0.5),
+    )
+    model = config.build().eval()
+    file = case.json.get("weights_file")
+    lavila.load_state(model, (case.sibling(file) if file else case).group(f"weights/{kind}"))
+    return model
+
+
+def check_zeroshot_eval(case: GoldenCase) -> None:
+    """Scores of clips and views against class texts, similarity of pairs, multiple choice."""
+    model = _loaded_lavila(_clip_dual_encoder_config(case.json), case).eval()
+    unit = replace(model.config, normalize=True).build().eval()
+    unit.load_state_dict(model.state_dict())
+    inputs, outputs = case.group("inputs"), case.group("outputs")
+    for name, templates in case.json.get("template_sets", {}).items():
+        texts, owners = class_prompts(case.json["labels"], templates)
+        embed = unit.encode_text(_stored_tokens(case, texts))
+        classes = class_embeddings(embed, torch.tensor(owners), len(case.json["labels"]))
+        if golden := _maybe(outputs, f"{name}_single"):
+            own = class_scores(unit.encode_video(inputs["videos"])[:, None], classes).squeeze(1)
+            case.close(f"{name}_single", own, *golden, "F")
+        if golden := _maybe(outputs, f"{name}_multiview_max_softmax"):
+            views = sorted(
+                (n for n in inputs if re.fullmatch(r"view\d+", n)), key=lambda n: int(n[4:])
+            )
+            video = torch.stack([unit.encode_video(inputs[view]) for view in views], dim=1)
+            own = pool_views(class_scores(video, classes))
+            case.close(f"{name}_multiview", own, *golden, "F")
+    if golden := _maybe(outputs, "similarity"):
+        text = unit.encode_text(inputs["sim_texts"])
+        case.close("similarity", unit.encode_video(inputs["videos"]) @ text.T, *golden, "F")
+    if golden := _maybe(outputs, "mcq_preds"):
+        _check_choices(case, model, *golden)
+
+
+def _stored_tokens(case: GoldenCase, texts: Sequence[str]) -> Tensor:
+    rows = [case.json["token_ids"][text] for text in texts]
+    length = case.json["pad_to"]
+    return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+
+
+def _check_choices(case: GoldenCase, model: DualEncoder, golden: Tensor) -> None:
+    free = replace(model.config, normalize=False).build().eval()
+    free.load_state_dict(model.state_dict())
+    videos, queries = case.tensors["inputs/mcq_options"], case.tensors["inputs/mcq_query_tokens"]
+    choices = free.encode_video(videos.flatten(0, 1)).unflatten(0, videos.shape[:2])
+    own = torch.einsum("bkd,bd->bk", choices, free.encode_text(queries))
+    case.close("mcq_preds", own, golden, "F")
+
+
 # --- egovlp -------------------------------------------------------------------------------------
 
 
@@ -333,8 +420,9 @@ def check_state_dict_keys_full(case: GoldenCase) -> None:
 
 
 def check_dual_encoder(case: GoldenCase) -> None:
-    """Embeddings, token embeddings, similarity. The training step comes with EgoNCE."""
+    """Embeddings, token embeddings, similarity; the training step."""
     text = case.json["text_tower"]
+    rate = case.json.get("train_options", {}).get("dropout", 0.0)
     config = DualEncoderConfig(
         video=_egovlp_tower_config(
             case.json["video_tower"] | {"num_frames": case.json["num_frames"]}
@@ -346,6 +434,8 @@ def check_dual_encoder(case: GoldenCase) -> None:
             heads=text["heads"],
             depth=text["layers"],
             hidden_width=text["hidden"],
+            dropout=rate,
+            attention_dropout=rate,
         ),
         embed_dim=case.json["projection_dim"],
         projection="frozen_in_time" if case.json["projection"] == "minimal" else "identity",
@@ -354,18 +444,25 @@ def check_dual_encoder(case: GoldenCase) -> None:
     model = DualEncoder(config).eval()
     egovlp.load_state(model, _weights(case))
     inputs = case.group("inputs")
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    texts, videos = model.encode_text(ids, mask), model.encode_video(_frames_third(inputs["video"]))
-    own = {
+    ids, mask, video = (inputs.get(name) for name in ("input_ids", "attention_mask", "video"))
+
+    def texts() -> Tensor:
+        return model.encode_text(_given(ids), mask)
+
+    def videos() -> Tensor:
+        return model.encode_video(_frames_third(_given(video)))
+
+    own: dict[str, Callable[[], Tensor]] = {
         "text_embeds": texts,
         "video_embeds": videos,
-        "sim_text_by_video": cosine_matrix(texts, videos),
-        "text_token_embeds": model.encode_text_tokens(ids, mask),
-        "text_last_hidden": model.text.forward_tokens(ids, mask),
+        "sim_text_by_video": lambda: cosine_matrix(texts(), videos()),
+        "text_token_embeds": lambda: model.encode_text_tokens(_given(ids), mask),
+        "text_last_hidden": lambda: model.text.forward_tokens(_given(ids), mask),
     }
     for name, golden in case.group("outputs").items():
         if name in own:
-            case.close(name, own[name], golden, "F")
+            case.close(name, own[name](), golden, "F")
+    check_dual_encoder_step(case, model)
 
 
 def _egovlp_tower_config(sizes: Mapping[str, Any]) -> VideoTowerConfig:

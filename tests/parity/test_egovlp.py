@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import checks_data, checks_models
+from tests.parity import checks_data, checks_models, checks_text, checks_training
 from tests.parity.golden import Families, golden_files, names, run_family
 
-EGONCE = "comes with EgoNCE and EgoVLP's training"
 BENCHMARKS = "comes with EgoVLP's benchmarks"
 
 FAMILIES: Families = [
@@ -17,19 +16,19 @@ FAMILIES: Families = [
     ("vit_init", checks_models.check_vit_init),
     ("dual_encoder", checks_models.check_dual_encoder),
     ("temporal_inflation", checks_models.check_temporal_inflation),
-    ("distributed_egonce", EGONCE),
-    ("losses", EGONCE),
-    ("optimizer", EGONCE),
+    ("distributed_egonce", checks_training.check_distributed_egonce),
+    ("losses", checks_training.check_egovlp_losses),
+    ("optimizer", checks_training.check_optimizer),
     ("metrics", BENCHMARKS),
     ("frame_sampling", checks_data.check_frame_sampling),
     ("transforms", BENCHMARKS),
     ("egoclip_items", checks_data.check_egoclip_items),
-    ("tokenisation", BENCHMARKS),
+    ("tokenisation", checks_text.check_tokenisation),
     ("charades_meta", BENCHMARKS),
     ("video_chunk", "comes with the chunk utility"),
     ("dense_features", "comes with feature extraction"),
-    ("lr_schedule", EGONCE),
-    ("monitor_policy", EGONCE),
+    ("lr_schedule", checks_training.check_lr_schedule),
+    ("monitor_policy", checks_training.check_monitor_policy),
     ("state_dict_keys_full", checks_models.check_state_dict_keys_full),
 ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import checks_data, checks_losses, checks_models
+from tests.parity import checks_data, checks_losses, checks_models, checks_text
 from tests.parity.golden import Families, golden_files, names, run_family
 
 NARRATOR = "comes with the narrator"
@@ -23,7 +23,7 @@ FAMILIES: Families = [
     ("dual_encoder_clip", checks_models.check_dual_encoder_clip),
     ("dual_encoder_distilbert_", checks_models.check_dual_encoder_distilbert),
     ("param_groups_clip", checks_models.check_param_groups_clip),
-    ("classifier", CLASSIFIER),
+    ("classifier", checks_models.check_classifier),
     ("logits_warper", NARRATOR),
     ("losses_distributed", checks_losses.check_losses_distributed),
     ("losses", checks_losses.check_losses),
@@ -35,8 +35,8 @@ FAMILIES: Families = [
     ("caption_metrics", NARRATOR),
     ("sampling", checks_data.check_sampling),
     ("transforms", checks_data.check_transforms),
-    ("zeroshot_eval", RETRIEVAL),
-    ("tokenizers", RETRIEVAL),
+    ("zeroshot_eval", checks_models.check_zeroshot_eval),
+    ("tokenizers", checks_text.check_tokenizers),
     ("label_maps", CLASSIFIER),
 ]
 

@@ -13,7 +13,7 @@ from egovl.engine.configs import OptimConfig, TrainerConfig
     ("settings", "message"),
     [
         ({"lr": 0.0}, "OptimConfig.lr is 0.0: must be above 0"),
-        ({"name": "adam"}, "name is adam: must be adamw or sgd"),
+        ({"name": "adam"}, "name is adam: must be one of adamw, sgd"),
         ({"schedule": "step"}, "schedule is step"),
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"eps": 0.0}, "eps"),

@@ -102,4 +102,55 @@ def test_a_warm_up_in_epochs_has_to_be_counted_in_steps_first() -> None:
         lr_at(0, config, 100)
     counted = config.in_steps(7)
     assert (counted.warmup_steps, counted.warmup_epochs) == (10, 0.0)
-    assert counted.in_steps(7) is counted
+    assert counted.in_steps(7) == counted
+
+
+def test_milestones_lower_the_rate_after_whole_epochs() -> None:
+    config = OptimConfig(lr=1.0, schedule="milestones", milestones=(1, 3), milestone_factor=0.5)
+    with pytest.raises(ValueError, match="in_steps"):
+        lr_at(0, config, 8)
+    rates = [lr_at(step, config.in_steps(2), 8) for step in range(8)]
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_milestones_without_their_schedule_are_refused() -> None:
+    with pytest.raises(ValueError, match="milestones"):
+        OptimConfig(milestones=(1,))
+    with pytest.raises(ValueError, match="legacy_lr_after_epoch1"):
+        OptimConfig(legacy_lr_after_epoch1=2e-4)
+    with pytest.raises(ValueError, match="fused"):
+        OptimConfig(name="legacy_adamw", fused=True)
+
+
+def test_the_backbone_may_learn_slower_than_the_heads() -> None:
+    model = nn.ModuleDict(
+        {"video": nn.Linear(2, 2), "heads": nn.ModuleDict({"a": nn.Linear(2, 3)})}
+    )
+    optimizer = build_optimizer(model, OptimConfig(backbone_lr_scale=0.1))
+    scales = {
+        id(param): group["lr_scale"]
+        for group in optimizer.param_groups
+        for param in group["params"]
+    }
+    for name, param in model.named_parameters():
+        assert scales[id(param)] == (1.0 if name.startswith("heads.") else 0.1), name
+
+
+def test_the_legacy_optimizer_differs_from_torchs_only_near_eps() -> None:
+    for size, close in ((1.0, True), (1e-7, False)):
+        moved = []
+        for name in ("adamw", "legacy_adamw"):
+            param = nn.Parameter(torch.ones(4))
+            config = OptimConfig(name=name, lr=0.1, eps=1e-6, weight_decay=0.0)
+            optimizer = build_optimizer(nn.ParameterDict({"p": param}), config)
+            for step in range(3):
+                param.grad = size * torch.tensor([1.0, -2.0, 0.5, step])
+                optimizer.step()
+            moved.append(param.detach())
+        assert torch.allclose(*moved, atol=1e-4) is close
+
+
+def test_all_parameters_decay_where_asked_for() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, OptimConfig(weight_decay=0.3, decay_all=True))
+    assert [(len(g["params"]), g["weight_decay"]) for g in optimizer.param_groups] == [(2, 0.3)]

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from egovl.losses.classification import classification_loss, multi_head_loss
+from egovl.losses.classification import classification_loss, keyframe_loss, multi_head_loss
 
 
 def test_smoothing_spreads_a_share_of_the_target_over_all_classes() -> None:
@@ -29,3 +30,18 @@ def test_heads_add_up_with_equal_weights() -> None:
 def test_heads_without_a_target_are_refused() -> None:
     with pytest.raises(ValueError, match="2 heads and 1 targets"):
         multi_head_loss([torch.zeros(1, 2)] * 2, [torch.zeros(1, dtype=torch.int64)])
+
+
+def test_the_keyframe_loss_is_that_of_clips_with_a_change() -> None:
+    logits = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    target, change = torch.tensor([0, 3, 15, 7]), torch.tensor([1, 0, 1, 1])
+    kept = change.bool()
+    expected = F.cross_entropy(logits[kept], target[kept])
+    torch.testing.assert_close(keyframe_loss(logits, target, change), expected)
+    legacy = keyframe_loss(logits, target, change, legacy_mean=True)
+    torch.testing.assert_close(legacy, F.cross_entropy(logits, target) * 0.75)
+    assert keyframe_loss(logits, target, torch.zeros(4)).item() == 0
+    every = torch.ones(4)
+    torch.testing.assert_close(
+        keyframe_loss(logits, target, every), keyframe_loss(logits, target, every, legacy_mean=True)
+    )

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from egovl.data.types import Batch
+from egovl.losses.configs import AdaptiveMaxMarginConfig, MaxMarginConfig
 from egovl.models.configs import DualEncoderConfig, TextTowerConfig, VideoTowerConfig
 from egovl.tasks.configs import ContrastiveConfig, MultipleChoiceConfig
 
@@ -81,3 +82,41 @@ def test_only_the_legacy_score_depends_on_the_length_of_the_image_feature() -> N
         )
     assert cosine.abs().max() <= 1 + 1e-6
     assert not torch.allclose(cosine, dot)
+
+
+class Positions:
+    """A side table: each sample's own number."""
+
+    def rows(self, index: torch.Tensor) -> torch.Tensor:
+        return index.float() / 10
+
+
+class Annotated:
+    """A dataset with a side table."""
+
+    side_tables = {"relevancy": Positions()}  # noqa: RUF012
+
+
+def test_a_loss_takes_what_it_needs_from_a_side_table_by_sample_id(model: nn.Module) -> None:
+    task = ContrastiveConfig(loss=AdaptiveMaxMarginConfig()).build()
+    rows = batch(4, 1)
+    rows.index = torch.tensor([3, 1, 0, 2])
+    with pytest.raises(ValueError, match=r"adaptive_max_margin needs 'relevancy'.*answer"):
+        task.train_step(model, rows)
+    task.bind(Annotated(), None)
+    by_table = task.train_step(model, rows).loss
+    rows.labels["relevancy"] = rows.index.float() / 10
+    labelled = ContrastiveConfig(loss=AdaptiveMaxMarginConfig()).build()
+    torch.testing.assert_close(labelled.train_step(model, rows).loss, by_table)
+    rows.labels["relevancy"] = torch.zeros(4)
+    torch.testing.assert_close(task.train_step(model, rows).loss, by_table)  # tables go first
+    assert not torch.isclose(labelled.train_step(model, rows).loss, by_table)
+
+
+def test_a_loss_without_temperature_leaves_the_learned_one_a_zero_gradient(
+    model: nn.Module,
+) -> None:
+    rows = batch(4, 1)
+    ContrastiveConfig(loss=MaxMarginConfig()).build().train_step(model, rows).loss.backward()
+    assert model.logit_scale.grad.item() == 0  # type: ignore[union-attr]
+    assert all(param.grad is not None for param in model.parameters())

@@ -1,4 +1,4 @@
-"""Pre-norm block of CLIP's text transformer."""
+"""Pre-norm block of CLIP's transformers, text and image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from egovl.models.layers.attention import SelfAttention
 from egovl.models.layers.mlp import Mlp
 
 
-class TextBlock(nn.Module):
+class TransformerBlock(nn.Module):
     """x += attention(norm(x)); x += mlp(norm(x))."""
 
     def __init__(self, width: int, heads: int) -> None:

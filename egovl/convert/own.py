@@ -1,0 +1,56 @@
+"""Weights of our own runs and exports, into the same model or one that shares its tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from egovl.convert.heads import OWN_HEADS
+from egovl.convert.keys import KeyMap, Rename
+from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_published
+from egovl.convert.unpickle import CheckpointError
+from egovl.models.classifier import Classifier
+from egovl.models.dual_encoder import DualEncoder
+
+SAME_NAMES = KeyMap([Rename("{rest}", "{rest}")])
+
+_NOT_VIDEO = (r"text\..*", r"(video|text)_projection\..*", r"(pseudo_)?logit_scale")
+
+
+def load_dual_encoder(model: DualEncoder, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill a dual encoder, strictly; a second temperature may be new, or be left out."""
+    dropped = () if model.pseudo_logit_scale is not None else (PSEUDO_SCALE,)
+    return load_published(model, state, SAME_NAMES, Tolerated((PSEUDO_SCALE,), dropped))
+
+
+def load_classifier(model: Classifier, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill a classifier from one with the same heads, or its tower from a dual encoder.
+
+    Heads of other labels are left out, and reported.
+    """
+    others = {key for key in state if key.startswith("heads.")} - set(model.state_dict())
+    dropped = (*_NOT_VIDEO, *(key.replace(".", r"\.") for key in others))
+    return load_published(model, state, SAME_NAMES, Tolerated((OWN_HEADS,), dropped))
+
+
+def read_weights_file(file: Path) -> tuple[str, dict[str, Tensor]]:
+    """The yaml in the header of a file that `save_weights` wrote, and its tensors.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: another kind of file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no weights at {file}; `python -m egovl export` makes such a file")
+    try:
+        with safe_open(file, framework="pt") as stored:
+            header = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is no safetensors file: {error}") from error
+    if "config" not in header:
+        raise CheckpointError(f"{file} has no config in its header: egovl did not write it")
+    return header["config"], tensors
