@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import checks_data, checks_models
+from tests.parity import checks_data, checks_metrics, checks_models
 from tests.parity.golden import Families, golden_files, names, run_family
 
 EGONCE = "comes with EgoNCE and EgoVLP's training"
@@ -20,9 +20,9 @@ FAMILIES: Families = [
     ("distributed_egonce", EGONCE),
     ("losses", EGONCE),
     ("optimizer", EGONCE),
-    ("metrics", BENCHMARKS),
+    ("metrics", checks_metrics.check_metrics),
     ("frame_sampling", checks_data.check_frame_sampling),
-    ("transforms", BENCHMARKS),
+    ("transforms", checks_data.check_video_transforms),
     ("egoclip_items", checks_data.check_egoclip_items),
     ("tokenisation", BENCHMARKS),
     ("charades_meta", BENCHMARKS),
