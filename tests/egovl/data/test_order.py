@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from egovl.data.order import epoch_order, global_batches
+from egovl.data.order import WholeOrder, epoch_order, global_batches
 
 CHUNKS = np.random.default_rng(0).integers(0, 40, 500)
 
@@ -42,14 +42,8 @@ def test_neighbours_change_from_epoch_to_epoch() -> None:
 
 
 def batches(start: int, count: int, batch_size: int = 32) -> list[tuple[int, list[int]]]:
-    stream = global_batches(
-        CHUNKS,
-        seed=3,
-        start_sample=start,
-        batch_size=batch_size,
-        clips_per_chunk=4,
-        shuffle_window=64,
-    )
+    whole = WholeOrder(CHUNKS, seed=3, clips_per_chunk=4, shuffle_window=64)
+    stream = global_batches(whole, start_sample=start, batch_size=batch_size)
     return [(epoch, b.tolist()) for epoch, b in itertools.islice(stream, count)]
 
 
