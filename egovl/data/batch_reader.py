@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from egovl.data.clips import ClipReader, ClipRequest, Frames
-from egovl.data.collate import Tokenizer, collate, crop_clip
+from egovl.data.collate import Tokenizer, collate, crop_clip, pick_text
 from egovl.data.configs import LoaderConfig
 from egovl.data.decode import DecodeError, choose_backend
 from egovl.data.randomness import PARTNER, REPLACEMENT, SHUFFLE, VISIT, SampleRandom
@@ -149,11 +149,10 @@ class BatchReader(torch.utils.data.Dataset):
         return row
 
     def _collate(self, rows: list[_Row]) -> Batch:
-        texts = []
-        for row in rows:
-            choices = row.sample.texts
-            pick = row.randoms[0].integer(0, len(choices) - 1) if row.randoms else 0
-            texts.append(choices[pick])
+        texts = [
+            pick_text(row.sample.texts, row.randoms[0].integer if row.randoms else None)
+            for row in rows
+        ]
         samples = [row.sample for row in rows]
         videos = [row.clips or [] for row in rows]
         return collate(samples, videos, texts, self._tokenizer, self._dataset.label_sizes)

@@ -24,7 +24,7 @@ from egovl.data.sampling import (
     range_frame_ids,
     segment_frame_ids,
     strided_frame_ids,
-    whole_file_range,
+    window_range,
 )
 from egovl.data.types import ClipRef
 
@@ -72,14 +72,14 @@ class ClipReader:
         clip = request.clip
         try:
             if clip.frames is not None:
-                return [(clip.video.chunk_file(0), frame) for frame in clip.frames]
+                return [clip.video.place_of(frame) for frame in clip.frames]
             if clip.frame_range is not None:
                 return self._in_file(clip, clip.frame_range, request.draw)
             if self._config.sampling == "window":
                 found = self._facts(clip, 0)
                 if found is None:
                     raise SpanOutsideVideoError(f"{clip.video.path} does not exist")
-                bounds = whole_file_range(clip.video, clip.span, found)
+                bounds = window_range(clip.video, clip.span, found)
                 return self._in_file(clip, bounds, request.draw)
             places = self._places(clip, request.draw)
         except DecodeError as error:
@@ -109,7 +109,7 @@ class ClipReader:
         )
 
     def _in_file(
-        self, clip: ClipRef, bounds: tuple[int, int], draw: DrawInteger | None
+        self, clip: ClipRef, bounds: tuple[int, float], draw: DrawInteger | None
     ) -> list[Source]:
         """Frames between two numbers of one file."""
         config = self._config
@@ -127,7 +127,8 @@ class ClipReader:
             return [None if i is None else (file, i) for i in ids]
         if config.sampling == "segment":
             return [(file, i) for i in segment_frame_ids(*bounds, count, draw)]
-        found = range_frame_ids(*bounds, count, draw, legacy=config.legacy_ranges)
+        start, end = bounds
+        found = range_frame_ids(start, int(end), count, draw, legacy=config.legacy_ranges)
         found += found[-1:] * (count - len(found))
         return [(file, i) for i in found]
 

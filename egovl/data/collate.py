@@ -11,6 +11,7 @@ from torch import Tensor
 
 from egovl.data.configs import LoaderConfig
 from egovl.data.randomness import SampleRandom
+from egovl.data.sampling import DrawInteger
 from egovl.data.transforms import (
     eval_crop,
     multi_views,
@@ -29,7 +30,9 @@ class Tokenizer(Protocol):
         ...
 
 
-def crop_clip(frames: np.ndarray, config: LoaderConfig, random: SampleRandom | None) -> list[Tensor]:
+def crop_clip(
+    frames: np.ndarray, config: LoaderConfig, random: SampleRandom | None
+) -> list[Tensor]:
     """One training crop with ``random``, all evaluation views without.
 
     Args:
@@ -62,6 +65,11 @@ def crop_clip(frames: np.ndarray, config: LoaderConfig, random: SampleRandom | N
         pixels, config.image_size, resize=config.eval_resize, antialias=config.antialias
     )
     return list(video.chunk(config.num_clips, dim=1))
+
+
+def pick_text(texts: Sequence[str], draw: DrawInteger | None) -> str:
+    """One of a sample's texts at random; without ``draw`` the first."""
+    return texts[draw(0, len(texts) - 1) if draw else 0]
 
 
 def collate(

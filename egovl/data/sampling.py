@@ -107,7 +107,7 @@ def range_frame_ids(
 
 def strided_frame_ids(
     start: int,
-    end: int,
+    end: float,
     num_frames: int,
     stride: int,
     *,
@@ -133,16 +133,16 @@ def strided_frame_ids(
     first = 0 if legacy else start
     spare = end - first - num_frames * stride
     if draw is not None:
-        starts = [draw(0, max(spare, 0)) for _ in range(num_windows)]
+        starts = [draw(0, max(int(spare), 0)) for _ in range(num_windows)]
     elif num_windows == 1 and not legacy:
-        starts = [max(spare, 0) // 2]
+        starts = [max(int(spare), 0) // 2]
     else:
         starts = np.linspace(0, max(spare, 0), num_windows).astype(int).tolist()
     ids: list[int | None] = []
     for offset in starts:
         for i in range(num_frames):
             frame = first + offset + i * stride
-            ids.append(frame if frame < end else None if legacy else max(end - 1, first))
+            ids.append(frame if frame < end else None if legacy else max(math.ceil(end) - 1, first))
     return ids
 
 
@@ -221,16 +221,15 @@ def _whole_file_segments(
 ) -> list[Place]:
     video = _first_chunk(source, span, 0, facts)
     fps = source.fps or video.fps
-    offset = round(span.start_sec * fps)
     if source.rounding == "duration" or math.isinf(span.end_sec):
+        offset = round(span.start_sec * fps)
         end_sec = min(span.end_sec, video.num_frames / video.fps)
         if end_sec <= span.start_sec:
             raise SpanOutsideVideoError(_outside(source, span, 0, video))
         duration = max(int((end_sec - span.start_sec) * fps), num_frames)
         end: float = min(offset + duration, video.num_frames)
     else:
-        end = span.end_sec * fps
-        end = math.ceil(end) if source.rounding == "outward" else end
+        offset, end = frame_bounds(source, span, fps)
         if not source.legacy_outside and offset >= video.num_frames:
             raise SpanOutsideVideoError(_outside(source, span, 0, video))
     if not source.legacy_outside:
@@ -241,8 +240,14 @@ def _whole_file_segments(
     return [(0, min(i, video.num_frames - 1)) for i in ids]
 
 
+def frame_bounds(source: VideoSource, span: Span, fps: float) -> tuple[int, float]:
+    """First frame of a span and its end, rounded as the source says (not ``duration``)."""
+    end = span.end_sec * fps
+    return round(span.start_sec * fps), math.ceil(end) if source.rounding == "outward" else end
+
+
 def whole_file_range(source: VideoSource, span: Span, video: VideoFacts) -> tuple[int, int]:
-    """First frame of a clip of a whole file and one past its last, within the file.
+    """First frame of a clip of a whole file and one past its last, truncated, within the file.
 
     Raises:
         SpanOutsideVideoError: The file ends before the span.
@@ -254,6 +259,20 @@ def whole_file_range(source: VideoSource, span: Span, video: VideoFacts) -> tupl
     if start >= end:
         raise SpanOutsideVideoError(_outside(source, span, 0, video))
     return start, end
+
+
+def window_range(source: VideoSource, span: Span, video: VideoFacts) -> tuple[int, float]:
+    """As `whole_file_range`, the seconds rounded as the source says.
+
+    Raises:
+        SpanOutsideVideoError: The file ends before the span.
+    """
+    start, last = whole_file_range(source, span, video)
+    if source.rounding == "duration" or math.isinf(span.end_sec):
+        return start, last
+    start, end = frame_bounds(source, span, source.fps or video.fps)
+    end = min(end, video.num_frames)
+    return min(start, math.ceil(end) - 1), end
 
 
 def _walk(chunk: int, frame: int, facts: ChunkFacts) -> Place:

@@ -88,6 +88,13 @@ class VideoSource:
         name = chunk if self.chunk_names == "index" else round(chunk * self.chunk_sec)
         return self.path / f"{name}.mp4"
 
+    def place_of(self, frame: int) -> tuple[Path, int]:
+        """File and frame number in it of a frame of the whole video, at ``fps`` or 30 a second."""
+        if self.chunk_sec is None:
+            return self.path, frame
+        chunk, local = divmod(frame, round(self.chunk_sec * (self.fps or 30.0)))
+        return self.chunk_file(chunk), local
+
 
 @dataclass(frozen=True, slots=True)
 class ClipRef:

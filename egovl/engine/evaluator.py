@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from egovl import dist
-from egovl.engine.task import DeviceBatch, EvalTask
+from egovl.engine.task import DeviceBatch, EvalTask, PreparedEvalTask
 
 
 class SizedLoader(Protocol):
@@ -59,6 +59,9 @@ def evaluate(
     model.eval()
     kept: list[dict[str, Tensor]] = []
     try:
+        if isinstance(evaluation.task, PreparedEvalTask):
+            with autocast() if autocast else torch.autocast(device.type, enabled=False):
+                evaluation.task.prepare(model, device)
         for batch in _padded(evaluation.loader):
             if should_stop():
                 raise StopAgreed(evaluation.name)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -65,9 +64,7 @@ def _legacy_gain_order(scores: NDArray[Any]) -> NDArray[np.intp]:
     return np.argsort(scores)[::-1]
 
 
-def rank_queries(
-    scores: Array, relevancy: Array, *, legacy_ties: bool = False
-) -> RankedQueries:
+def rank_queries(scores: Array, relevancy: Array, *, legacy_ties: bool = False) -> RankedQueries:
     """Average precision and gains of every query (EgoVLP spec 6.2, LaViLa spec 6.2).
 
     Precision at a rank sums the relevancies up to it, fractions included; only items of relevancy
@@ -109,14 +106,13 @@ def _rank_block(
     ends = np.cumsum(counts)
     gain_of = gains.ravel()[places].astype(np.float64)
     values = np.ascontiguousarray(scores) if legacy_ties else _narrow(scores)
-    ranks = _ranks(values, items, ends, _legacy_gain_order if legacy_ties else _by_index)
-    kept = np.flatnonzero(ranks < counts[query])
-    dcg = np.bincount(query[kept], gain_of[kept] * discounts[ranks[kept]], num_queries)
+    order, rank = _ranks(values, items, ends, _legacy_gain_order if legacy_ties else _by_index)
+    kept = np.flatnonzero(rank < counts[query])
+    gained = gain_of[order[kept]] * discounts[rank[kept]]
+    dcg = np.bincount(query[kept], gained, num_queries)
     if legacy_ties:
-        ranks = _ranks(values, items, ends, _legacy_precision_order)
-    # the relevant items of every query in the order of their ranks
-    order = np.argsort(query * num_items + ranks)
-    rank, gain = ranks[order], gain_of[order]
+        order, rank = _ranks(values, items, ends, _legacy_precision_order)
+    gain = gain_of[order]
     total = np.cumsum(gain)
     before = np.concatenate([[0.0], total])[ends - counts]
     hits = np.flatnonzero(gain == 1)
@@ -128,25 +124,34 @@ def _rank_block(
     return RankedQueries(average, dcg, _ideal_dcg(query, gain, counts, discounts), counts)
 
 
-def _ranks(scores: NDArray[Any], items: Ints, ends: Ints, order_tied: Order) -> Ints:
-    """Ranks, from 0, of chosen items: those of query q are ``items[ends[q - 1] : ends[q]]``."""
+def _ranks(scores: NDArray[Any], items: Ints, ends: Ints, order_tied: Order) -> tuple[Ints, Ints]:
+    """Chosen items of every query in the order of their ranks, and these ranks, from 0.
+
+    Those of query q are ``items[ends[q - 1] : ends[q]]``; the order points into ``items``.
+    """
     refuse_nan(scores, "queries")
     negated = np.negative(scores)
     in_order = np.sort(negated, axis=1)
     tied = (in_order[:, 1:] == in_order[:, :-1]).any(axis=1).tolist()
-    ranks = np.empty(len(items), dtype=np.int64)
+    order, ranks = np.empty(len(items), dtype=np.int64), np.empty(len(items), dtype=np.int64)
     start = 0
     for query, end in enumerate(ends.tolist()):
         chosen = items[start:end]
         if tied[query]:
-            order = order_tied(scores[query])
-            rank_of = np.empty_like(order)
-            rank_of[order] = np.arange(len(order))
-            ranks[start:end] = rank_of[chosen]
+            best_first = order_tied(scores[query])
+            rank_of = np.empty_like(best_first)
+            rank_of[best_first] = np.arange(len(best_first))
+            own = rank_of[chosen]
+            places = np.argsort(own)
+            ranks[start:end] = own[places]
         else:
-            ranks[start:end] = in_order[query].searchsorted(negated[query][chosen])
+            own = negated[query][chosen]
+            places = np.argsort(own)
+            # a search for sorted values is twice as fast as one in any order
+            ranks[start:end] = in_order[query].searchsorted(own[places])
+        order[start:end] = places + start
         start = end
-    return ranks
+    return order, ranks
 
 
 def _narrow(values: NDArray[Any]) -> NDArray[Any]:
@@ -282,25 +287,27 @@ def class_relevancy(verbs: Array, nouns: Array, columns: Array) -> Floats:
     Half the overlap (intersection over union) of their verb classes and half that of their nouns.
 
     Args:
-        verbs: ``[V]`` verb class of each video.
+        verbs: ``[V, classes]`` 0/1. Likewise ``nouns``.
         nouns: ``[V, classes]`` 0/1.
         columns: ``[S]`` the video whose classes a sentence has.
 
     Raises:
-        ValueError: a video without a noun class.
+        ValueError: a video without a verb or a noun class.
     """
-    verb, columns = to_numpy(verbs), to_numpy(columns)
-    noun = torch.as_tensor(nouns).to(torch.float32)
-    sizes = noun.sum(dim=1)
-    if not bool((sizes > 0).all()):
-        raise ValueError(f"video {int(sizes.argmin())} has no noun class; its overlap is undefined")
-    relevancy = np.empty((len(verb), len(columns)))
-    sentences, sentence_sizes = noun[columns], sizes[columns]
-    step = max(1, _BLOCK_SCORES // max(1, len(columns)))
-    for start in range(0, len(verb), step):
-        rows = slice(start, start + step)
-        shared = (noun[rows] @ sentences.T).double()
-        union = sizes[rows, None] + sentence_sizes - shared
-        same_verb = verb[rows, None] == verb[columns]
-        relevancy[rows] = (same_verb + (shared / union).numpy()) / 2
+    place = to_numpy(columns)
+    kinds = [
+        (to_numpy(hot).astype(np.float32), name) for hot, name in ((verbs, "verb"), (nouns, "noun"))
+    ]
+    relevancy = np.zeros((len(kinds[0][0]), len(place)))
+    step = max(1, _BLOCK_SCORES // max(1, len(place)))
+    for hot, name in kinds:
+        sizes = hot.sum(axis=1)
+        if not sizes.all():
+            raise ValueError(f"video {int(sizes.argmin())} has no {name} class")
+        sentences, sentence_sizes = hot[place].T, sizes[place]
+        for start in range(0, len(hot), step):
+            rows = slice(start, start + step)
+            shared = (hot[rows] @ sentences).astype(np.float64)
+            relevancy[rows] += shared / (sizes[rows, None] + sentence_sizes - shared)
+    relevancy /= 2
     return relevancy

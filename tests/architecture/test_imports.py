@@ -19,6 +19,7 @@ ARROWS = {
     "egovl.losses": ("egovl.losses",),
     "egovl.metrics": ("egovl.metrics",),
     "egovl.data": ("egovl.data",),
+    "egovl.data.pickled": ("egovl.data", "egovl.convert.unpickle"),
     "egovl.data.loader": ("egovl.data", "egovl.dist"),
     "egovl.engine": ("egovl.engine", "egovl.dist"),
     "egovl.convert": ("egovl.convert", "egovl.models", "egovl.engine.checkpoint"),
@@ -44,6 +45,7 @@ WRAPPED = {
     "torchcodec": {"egovl.data.torchcodec_reader"},
     "av": {"egovl.data.pyav_reader", "egovl.data.prepare.encode"},
     "dacite": {"egovl.config"},
+    "PIL": {"egovl.data.image_reader"},
     "submitit": {"jobs.submit", "jobs.agent", "jobs.local_start"},
 }
 

@@ -20,7 +20,7 @@ from egovl.metrics.retrieval import class_relevancy, mir_metrics
 from tests.bench.ratio import report_ratio
 from tests.real_data import EK100
 
-NUM_NOUNS = 300
+NUM_VERBS, NUM_NOUNS = 97, 300
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def relevancy() -> np.ndarray:
     nouns = np.zeros((len(rows), NUM_NOUNS), dtype=np.float32)
     for place, row in enumerate(rows):
         nouns[place, ast.literal_eval(row["all_noun_classes"])] = 1
-    verbs = np.array([int(row["verb_class"]) for row in rows])
+    verbs = np.eye(NUM_VERBS)[[int(row["verb_class"]) for row in rows]]
     return class_relevancy(verbs, nouns, columns)
 
 
