@@ -17,7 +17,7 @@ _FACTS = ("start_frame", "end_frame", "keyframe_frame", "fps")
 
 
 class Keyframe:
-    """``TrainTask`` and ``EvalTask`` over one head, ``model(video)["state_change" | "keyframe"]``."""
+    """``TrainTask`` and ``EvalTask`` of one head: ``state_change`` or ``keyframe``."""
 
     def __init__(self, config: KeyframeConfig) -> None:
         self.config = config

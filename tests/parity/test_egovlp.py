@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import checks_data, checks_metrics, checks_models
+from tests.parity import checks_data, checks_datasets, checks_metrics, checks_models
 from tests.parity.golden import Families, golden_files, names, run_family
 
 EGONCE = "comes with EgoNCE and EgoVLP's training"
@@ -25,9 +25,9 @@ FAMILIES: Families = [
     ("transforms", checks_data.check_video_transforms),
     ("egoclip_items", checks_data.check_egoclip_items),
     ("tokenisation", BENCHMARKS),
-    ("charades_meta", BENCHMARKS),
-    ("video_chunk", "comes with the chunk utility"),
-    ("dense_features", "comes with feature extraction"),
+    ("charades_meta", checks_datasets.check_charades_meta),
+    ("video_chunk", checks_datasets.check_video_chunk),
+    ("dense_features", checks_datasets.check_dense_features),
     ("lr_schedule", EGONCE),
     ("monitor_policy", EGONCE),
     ("state_dict_keys_full", checks_models.check_state_dict_keys_full),

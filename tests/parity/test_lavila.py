@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import checks_data, checks_losses, checks_metrics, checks_models
+from tests.parity import checks_data, checks_datasets, checks_losses, checks_metrics, checks_models
 from tests.parity.golden import Families, golden_files, names, run_family
 
 NARRATOR = "comes with the narrator"
@@ -37,7 +37,7 @@ FAMILIES: Families = [
     ("transforms", checks_data.check_transforms),
     ("zeroshot_eval", RETRIEVAL),
     ("tokenizers", RETRIEVAL),
-    ("label_maps", CLASSIFIER),
+    ("label_maps", checks_datasets.check_label_maps),
 ]
 
 FILES = golden_files("lavila")
