@@ -12,7 +12,6 @@ from egovl.data.datasets.configs import (
     EGTEAConfig,
     EpicClassificationConfig,
     EpicRetrievalConfig,
-    EpisodicConfig,
     NarrationsConfig,
     OSCCConfig,
     PNRConfig,
@@ -53,5 +52,4 @@ DATASETS = {
     "egtea": EGTEAConfig,
     "oscc": OSCCConfig,
     "pnr": PNRConfig,
-    "episodic": EpisodicConfig,
 }

@@ -66,3 +66,9 @@ def read_image(path: Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise DecodeError(path, None, f"cannot read the picture: {error}") from error
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write ``[H, W, 3]`` uint8 pixels in the format of the file's suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)

@@ -122,12 +122,16 @@ def nearest_place(frames: tuple[int, ...] | list[int], keyframe: int) -> int:
 def draw_window(
     clip: StateClip, random: RandomSource, *, legacy_offset: bool = False
 ) -> tuple[int, int]:
-    """First frame and one past the last of a random stretch around the keyframe."""
+    """First frame and one past the last of a random stretch around the keyframe.
+
+    Five to eight seconds of the published clips' eight; the same share of a clip of other length.
+    """
     length_sec = random.uniform(SHORTEST_SEC, LONGEST_SEC)
     spare = LONGEST_SEC - length_sec
     offset_sec = random.uniform(spare, 1.0) if legacy_offset else random.uniform(0.0, spare)
-    start_sec = clip.start_sec + offset_sec
-    end_sec = min(start_sec + length_sec, clip.end_sec)
+    scale = (clip.end_sec - clip.start_sec) / LONGEST_SEC
+    start_sec = clip.start_sec + offset_sec * scale
+    end_sec = min(start_sec + length_sec * scale, clip.end_sec)
     start, end = math.floor(FRAMES_PER_SEC * start_sec), math.floor(FRAMES_PER_SEC * end_sec)
     if clip.keyframe is not None:
         start = clip.start_frame if clip.keyframe < start else start
