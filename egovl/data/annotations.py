@@ -115,8 +115,10 @@ def _only_one(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             log.info("no file lock on %s: %s", path.parent, error)
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _make(folder: Path, conversion: Conversion) -> None:
@@ -179,7 +181,7 @@ class ClipTableWriter:
         video = np.frombuffer(self._video, dtype=np.int32)
         start, end, time = (np.frombuffer(x, dtype=np.float64) for x in self._seconds)
         rows = np.int32 if len(video) < 2**31 else np.int64
-        columns = dict(
+        columns: dict[str, np.ndarray] = dict(
             zip(
                 _NUMBERS,
                 (

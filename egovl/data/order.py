@@ -160,7 +160,7 @@ class WindowedOrder:
         return made
 
     def _draw_window(self, epoch: int, number: int) -> np.ndarray:
-        key = _mix(np.uint64(self.seed), np.uint64(epoch))
+        key = _mix_one(self.seed, epoch)
         first = number * self._groups_per_window
         last = min(first + self._groups_per_window, self._num_groups)
         groups = _permuted(np.arange(first, last, dtype=np.uint64), self._num_groups, key)
@@ -168,11 +168,11 @@ class WindowedOrder:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch << 32 | number]))
         return rows[generator.permutation(len(rows))]
 
-    def _members(self, groups: np.ndarray, key: np.uint64) -> list[np.ndarray]:
+    def _members(self, groups: np.ndarray, key: int) -> list[np.ndarray]:
         """Rows of each group."""
         size, count = self.clips_per_chunk, len(self._in_time)
         length = size * _GROUPS_PER_STRETCH
-        offset = int(key % np.uint64(count))
+        offset = key % count
         stretch, part = np.divmod(groups, _GROUPS_PER_STRETCH)
         wanted, which = np.unique(stretch, return_inverse=True)
         places = [np.arange(s * length, min((s + 1) * length, len(self))) for s in wanted.tolist()]
@@ -186,11 +186,11 @@ class WindowedOrder:
         return [ordered[begin : begin + size] for begin in begins.tolist()]
 
 
-def _mix(values: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray:
+def _mix(values: np.ndarray, key: int) -> np.ndarray:
     """Well spread 64-bit numbers of (value, key): the finaliser of splitmix64, twice."""
     with np.errstate(over="ignore"):
-        mixed = np.asarray(values, dtype=np.uint64)
-        for salt in (key, np.uint64(0x9E3779B97F4A7C15)):
+        mixed = values.astype(np.uint64)
+        for salt in (np.uint64(key), np.uint64(0x9E3779B97F4A7C15)):
             mixed = mixed + salt
             mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -198,7 +198,11 @@ def _mix(values: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray:
     return mixed
 
 
-def _permuted(places: np.ndarray, count: int, key: np.uint64) -> np.ndarray:
+def _mix_one(value: int, key: int) -> int:
+    return int(_mix(np.array([value], dtype=np.uint64), key)[0])
+
+
+def _permuted(places: np.ndarray, count: int, key: int) -> np.ndarray:
     """Places under a keyed permutation of ``0 .. count - 1``, each computed by itself.
 
     A Feistel network on the next even number of bits; results of ``count`` or more go through it
@@ -211,8 +215,7 @@ def _permuted(places: np.ndarray, count: int, key: np.uint64) -> np.ndarray:
     while outside.any():
         left, right = found[outside] >> half, found[outside] & mask
         for turn in range(4):
-            turned = _mix(right, _mix(np.uint64(turn), key).astype(np.uint64)[()])
-            left, right = right, left ^ (turned & mask)
+            left, right = right, left ^ (_mix(right, _mix_one(turn, key)) & mask)
         found[outside] = left << half | right
         outside = found >= count
     return found

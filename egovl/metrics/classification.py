@@ -29,8 +29,9 @@ def topk_accuracy(scores: Array, targets: Array, ks: Sequence[int] = (1, 5)) -> 
     """
     values, target = _checked(scores, targets)
     own = values[np.arange(len(values)), target][:, None]
-    earlier = np.arange(values.shape[1]) < target[:, None]
-    rank = ((values > own) | ((values == own) & earlier)).sum(axis=1)
+    classes = np.arange(int(values.shape[1]))
+    earlier = np.logical_and(values == own, np.less(classes, target[:, None]))
+    rank = np.count_nonzero(np.logical_or(values > own, earlier), axis=1)
     return {f"top{k}": 100 * float((rank < k).mean()) for k in ks}
 
 

@@ -83,7 +83,7 @@ def rank_queries(scores: Array, relevancy: Array, *, legacy_ties: bool = False) 
     if values.ndim != 2 or values.shape != gains.shape:
         raise ValueError(f"scores {values.shape} and relevancy {gains.shape}: need [Q, N] twice")
     size = max(1, _BLOCK_SCORES // max(1, values.shape[1]))
-    discounts = 1 / np.log2(np.arange(values.shape[1]) + 2.0)
+    discounts: Floats = 1 / np.log2(np.arange(values.shape[1], dtype=np.float64) + 2)
     blocks = [
         _rank_block(
             values[start : start + size], gains[start : start + size], discounts, legacy_ties
@@ -109,7 +109,7 @@ def _rank_block(
     order, rank = _ranks(values, items, ends, _legacy_gain_order if legacy_ties else _by_index)
     kept = np.flatnonzero(rank < counts[query])
     gained = gain_of[order[kept]] * discounts[rank[kept]]
-    dcg = np.bincount(query[kept], gained, num_queries)
+    dcg: Floats = np.bincount(query[kept], gained, num_queries).astype(np.float64)
     if legacy_ties:
         order, rank = _ranks(values, items, ends, _legacy_precision_order)
     gain = gain_of[order]
@@ -252,12 +252,12 @@ def recall_metrics(similarity: Array, video_of_text: Array | None = None) -> dic
         ValueError: shapes that do not fit, a NaN score, or a video without a text.
     """
     values = to_numpy(similarity).astype(np.float64)
-    owner = np.arange(len(values)) if video_of_text is None else to_numpy(video_of_text)
+    owner: Ints = np.arange(len(values)) if video_of_text is None else to_numpy(video_of_text)
     if values.ndim != 2 or owner.shape != values.shape[:1]:
         raise ValueError(f"similarity {values.shape} and owners {owner.shape}: need [T, V] and [T]")
     refuse_nan(values, "texts")
-    num_texts, num_videos = values.shape
-    missing = np.setdiff1d(np.arange(num_videos), owner)
+    num_texts, num_videos = int(values.shape[0]), int(values.shape[1])
+    missing: Ints = np.setdiff1d(np.arange(num_videos), owner)
     if len(missing) or owner.min() < 0 or owner.max() >= num_videos:
         raise ValueError(f"videos {missing[:5].tolist()} have no text, or a text no video")
     own = values[np.arange(num_texts), owner]

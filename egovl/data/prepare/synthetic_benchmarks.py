@@ -2,9 +2,9 @@
 
 Every label follows from what happens in the videos: EK-100's csv files (verb, noun, sentences),
 Charades-Ego's csv, EGTEA's splits over one file per action, Ego4D's state changes (opening and
-closing change an object's state, moving it does not), LaViLa's pickled narration lists, WebVid's and
-Conceptual Captions' lists over the cut actions. Where a benchmark wants its own file layout, links
-lead to the rendered videos.
+closing change an object's state, moving it does not), LaViLa's pickled narration lists, lists like
+WebVid's and Conceptual Captions' over the cut actions. Where a benchmark wants its own file layout,
+links lead to the rendered videos.
 """
 
 from __future__ import annotations
