@@ -44,5 +44,5 @@ def test_queries_that_are_not_there_are_left_out(tmp_path: Path) -> None:
     build(tmp_path)
     assert load_episodic_clips(tmp_path / "nlq.json")[0].queries == ("where?", "what?")
     (tmp_path / "nlq.json").write_text(json.dumps({"videos": [{"video_uid": "v", "clips": [{}]}]}))
-    with pytest.raises(ValueError, match="clip 0: .* is missing"):
+    with pytest.raises(ValueError, match=r"clip 0: .* is missing"):
         load_episodic_clips(tmp_path / "nlq.json")
