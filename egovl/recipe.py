@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,23 +98,56 @@ def model_config(described: str, file: Path) -> ModelConfig:
         raise configuration.ConfigError(f"{file}: its header: {error}") from error
 
 
+_HASHED_BYTES = 1 << 24  # read at once
+
+
+def input_hashes(recipe: Recipe, find_checkpoint: Callable[[Path], Path]) -> dict[str, str]:
+    """SHA-256 of what a result depends on: evaluated annotations and relevancies, first weights.
+
+    Args:
+        recipe: The run.
+        find_checkpoint: From a run folder to its newest checkpoint, whose COMMIT is hashed.
+    """
+    found = {
+        f"evaluate.{key}": _hash(path) for key, path in _paths(recipe.evaluate) if path.is_file()
+    }
+    if recipe.init is not None:
+        file = recipe.init.file
+        found["init.file"] = _hash(file if file.is_file() else find_checkpoint(file) / "COMMIT")
+    return found
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASHED_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 OUTPUTS = {"cache_folder"}  # paths that need not be there yet
 
 
 def missing_inputs(config: object, where: str = "") -> list[str]:
     """Every file and folder that a recipe names and this machine lacks, as ``key: path``."""
-    found: list[str] = []
-    if isinstance(config, Mapping):
+    return [f"{key}: {path}" for key, path in _paths(config, where) if not path.exists()]
+
+
+def _paths(config: object, where: str = "") -> Iterator[tuple[str, Path]]:
+    """Key and value of every input path of a config."""
+    if isinstance(config, Path):
+        yield where, config
+    elif isinstance(config, Mapping):
         for key, value in config.items():
-            found += missing_inputs(value, f"{where}.{key}" if where else str(key))
+            yield from _paths(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(config, list | tuple):
+        for number, value in enumerate(config):
+            yield from _paths(value, f"{where}.{number}")
     elif dataclasses.is_dataclass(config):
         for entry in dataclasses.fields(config):
-            place = f"{where}.{entry.name}" if where else entry.name
-            value = getattr(config, entry.name)
-            if isinstance(value, Path) and entry.name not in OUTPUTS and not value.exists():
-                found.append(f"{place}: {value}")
-            found += missing_inputs(value, place)
-    return found
+            if entry.name not in OUTPUTS:
+                place = f"{where}.{entry.name}" if where else entry.name
+                yield from _paths(getattr(config, entry.name), place)
 
 
 def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:

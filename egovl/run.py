@@ -36,7 +36,8 @@ from egovl.engine.folder import (
 from egovl.engine.signals import StopRequest
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
-from egovl.recipe import Recipe, StageConfig
+from egovl.recipe import Recipe, StageConfig, input_hashes
+from egovl.tasks.binding import bind
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
         if result is None:
             result = _evaluate(recipe, folder, device)
         if result.outcome == "done":
-            _write_result(folder, result, time.monotonic() - started)
+            _write_result(recipe, folder, result, time.monotonic() - started)
         _write_exit(folder, result.outcome, result.step)
         dist.barrier()
     except Superseded as error:
@@ -198,14 +199,15 @@ def newest_checkpoint(folder: Path) -> Path:
 
 def _evaluations(recipe: Recipe, tokenizer: Any) -> list[Evaluation]:
     def build(name: str, stage: StageConfig) -> Evaluation:
+        dataset = stage.dataset.build()
         loader = build_eval_loader(
-            stage.dataset.build(),
+            dataset,
             stage.loader,
             tokenizer,
             rank=dist.rank(),
             world_size=dist.world_size(),
         )
-        return Evaluation(name, stage.task.build(), loader)
+        return Evaluation(name, bind(stage.task.build(), dataset, tokenizer), loader)
 
     return [build(name, stage) for name, stage in recipe.evaluate.items()]
 
@@ -246,7 +248,7 @@ def _write_config(recipe: Recipe, folder: RunFolder) -> None:
         write_text(folder.config, configuration.dump(recipe))
 
 
-def _write_result(folder: RunFolder, result: FitResult, seconds: float) -> None:
+def _write_result(recipe: Recipe, folder: RunFolder, result: FitResult, seconds: float) -> None:
     if dist.rank() != 0:
         return
     folder.require_current()
@@ -257,6 +259,7 @@ def _write_result(folder: RunFolder, result: FitResult, seconds: float) -> None:
         "seconds": round(seconds, 1),
         "metrics": result.metrics,
         "train_loss": None if math.isnan(result.train_loss) else result.train_loss,
+        "inputs": input_hashes(recipe, newest_checkpoint),
     }
     write_json(folder.result, record)
 

@@ -7,12 +7,34 @@ classes import nothing heavy; ``build()`` imports the part itself.
 from __future__ import annotations
 
 from egovl.data.configs import EgoClipConfig, EgoMCQConfig
+from egovl.data.datasets.configs import (
+    CC3MConfig,
+    CharadesEgoConfig,
+    EGTEAConfig,
+    EpicClassificationConfig,
+    EpicRetrievalConfig,
+    NarrationsConfig,
+    OSCCConfig,
+    PNRConfig,
+    WebVidConfig,
+)
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
-from egovl.tasks.configs import ContrastiveConfig, MultipleChoiceConfig
+from egovl.tasks.configs import (
+    ClassificationConfig,
+    ContrastiveConfig,
+    KeyframeConfig,
+    MultipleChoiceConfig,
+    RetrievalConfig,
+    ZeroShotConfig,
+)
 
 TASKS = {
     "contrastive": ContrastiveConfig,
     "multiple_choice": MultipleChoiceConfig,
+    "retrieval": RetrievalConfig,
+    "zero_shot": ZeroShotConfig,
+    "classification": ClassificationConfig,
+    "keyframe": KeyframeConfig,
 }
 
 MODELS = {
@@ -23,4 +45,13 @@ MODELS = {
 DATASETS = {
     "egoclip": EgoClipConfig,
     "egomcq": EgoMCQConfig,
+    "narrations": NarrationsConfig,
+    "webvid": WebVidConfig,
+    "cc3m": CC3MConfig,
+    "ek100_mir": EpicRetrievalConfig,
+    "ek100_cls": EpicClassificationConfig,
+    "charades_ego": CharadesEgoConfig,
+    "egtea": EGTEAConfig,
+    "oscc": OSCCConfig,
+    "pnr": PNRConfig,
 }

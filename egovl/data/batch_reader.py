@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from egovl.data.clips import ClipReader, ClipRequest, Frames
-from egovl.data.collate import Tokenizer, collate, crop_clip
+from egovl.data.collate import Tokenizer, collate, crop_clip, pick_text
 from egovl.data.configs import LoaderConfig
 from egovl.data.decode import DecodeError, choose_backend
-from egovl.data.randomness import PARTNER, REPLACEMENT, SHUFFLE, SampleRandom
-from egovl.data.types import Batch, ClipDataset, HasPartners, Sample
+from egovl.data.randomness import PARTNER, REPLACEMENT, SHUFFLE, VISIT, SampleRandom
+from egovl.data.types import Batch, ClipDataset, DrawsSamples, HasPartners, Sample
 
 _MAX_REPLACEMENTS = 20
 
@@ -89,9 +89,13 @@ class BatchReader(torch.utils.data.Dataset):
         return indices + [dataset.partner(i, draw) for i, draw in zip(indices, draws, strict=True)]
 
     def _row(self, index: int, epoch: int | None) -> _Row:
-        sample = self._dataset[index]
         if epoch is None:
-            return _Row(sample, None)
+            return _Row(self._dataset[index], None)
+        if isinstance(self._dataset, DrawsSamples):
+            visit = SampleRandom(self._seed, epoch, index, VISIT)
+            sample = self._dataset.draw_sample(index, visit)
+        else:
+            sample = self._dataset[index]
         return _Row(
             sample,
             [SampleRandom(self._seed, epoch, index, k) for k in range(len(sample.clips))],
@@ -119,9 +123,10 @@ class BatchReader(torch.utils.data.Dataset):
                 continue
             randoms = row.randoms or [None] * len(frames)
             row.clips = [
-                crop_clip(self._in_order(f, row.sample.index, k), self._config, random)
+                view
                 for k, (f, random) in enumerate(zip(frames, randoms, strict=True))
                 if not isinstance(f, DecodeError)
+                for view in crop_clip(self._in_order(f, row.sample.index, k), self._config, random)
             ]
         return failed
 
@@ -144,11 +149,10 @@ class BatchReader(torch.utils.data.Dataset):
         return row
 
     def _collate(self, rows: list[_Row]) -> Batch:
-        texts = []
-        for row in rows:
-            choices = row.sample.texts
-            pick = row.randoms[0].integer(0, len(choices) - 1) if row.randoms else 0
-            texts.append(choices[pick])
+        texts = [
+            pick_text(row.sample.texts, row.randoms[0].integer if row.randoms else None)
+            for row in rows
+        ]
         samples = [row.sample for row in rows]
         videos = [row.clips or [] for row in rows]
         return collate(samples, videos, texts, self._tokenizer, self._dataset.label_sizes)

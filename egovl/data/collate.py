@@ -11,7 +11,14 @@ from torch import Tensor
 
 from egovl.data.configs import LoaderConfig
 from egovl.data.randomness import SampleRandom
-from egovl.data.transforms import eval_crop, resized_crop, sample_crop_box
+from egovl.data.sampling import DrawInteger
+from egovl.data.transforms import (
+    eval_crop,
+    multi_views,
+    resize_short_side,
+    resized_crop,
+    sample_crop_box,
+)
 from egovl.data.types import Batch, Label, Sample
 
 
@@ -23,28 +30,46 @@ class Tokenizer(Protocol):
         ...
 
 
-def crop_clip(frames: np.ndarray, config: LoaderConfig, random: SampleRandom | None) -> Tensor:
-    """Training crop with ``random``, evaluation crop without.
+def crop_clip(
+    frames: np.ndarray, config: LoaderConfig, random: SampleRandom | None
+) -> list[Tensor]:
+    """One training crop with ``random``, all evaluation views without.
 
     Args:
-        frames: ``[T, H, W, 3]`` uint8.
+        frames: ``[T, H, W, 3]`` uint8; in evaluation those of ``num_clips`` clips in a row.
         config: Size and kind of the crop.
         random: Numbers of this clip.
 
     Returns:
-        ``[3, T, image_size, image_size]``, uint8 or float32 0..255 by ``float_pixels``.
+        ``[3, num_frames, image_size, image_size]`` each, uint8 or float32 0..255 by
+        ``float_pixels``; clips outermost, the crops of a clip innermost.
     """
     pixels = torch.from_numpy(frames)
     if config.float_pixels:
         pixels = pixels.float()
-    if random is None:
-        return eval_crop(
-            pixels, config.image_size, resize=config.eval_resize, antialias=config.antialias
+    if random is not None:
+        height, width = pixels.shape[1:3]
+        box = sample_crop_box(height, width, random, scale=config.scale, ratio=config.ratio)
+        flip = random.uniform(0, 1) < config.flip_probability
+        return [resized_crop(pixels, box, config.image_size, flip=flip, antialias=config.antialias)]
+    if config.num_crops > 1:
+        video = resize_short_side(pixels, config.image_size, antialias=config.antialias)
+        return multi_views(
+            video,
+            frames_per_clip=len(frames) // config.num_clips,
+            stride=len(frames) // config.num_clips,
+            size=config.image_size,
+            num_crops=config.num_crops,
         )
-    height, width = pixels.shape[1:3]
-    box = sample_crop_box(height, width, random, scale=config.scale, ratio=config.ratio)
-    flip = random.uniform(0, 1) < config.flip_probability
-    return resized_crop(pixels, box, config.image_size, flip=flip, antialias=config.antialias)
+    video = eval_crop(
+        pixels, config.image_size, resize=config.eval_resize, antialias=config.antialias
+    )
+    return list(video.chunk(config.num_clips, dim=1))
+
+
+def pick_text(texts: Sequence[str], draw: DrawInteger | None) -> str:
+    """One of a sample's texts at random; without ``draw`` the first."""
+    return texts[draw(0, len(texts) - 1) if draw else 0]
 
 
 def collate(

@@ -35,8 +35,17 @@ class LoaderConfig:
     num_frames: int = 4
     image_size: int = 224
     """Side of the square crop, pixels."""
-    sampling: Literal["segment", "range"] = "segment"
-    """segment: LaViLa's overlapping segments; range: EgoVLP's disjoint ranges."""
+    sampling: Literal["segment", "range", "window"] = "segment"
+    """segment: LaViLa's overlapping segments; range: EgoVLP's disjoint ranges; window: every
+    ``stride``-th frame of a window of a whole file (LaViLa's EGTEA)."""
+    stride: int = 2
+    """Frames between two neighbours of a window."""
+    num_clips: int = 1
+    """Evaluation reads this many clips of every sample, spread over its time."""
+    num_crops: int = 1
+    """Evaluation takes 1 crop, the 3 along the long side, or 6: these and their mirror images."""
+    legacy_windows: bool = False
+    """LaViLa: windows start at frame 0, what a short clip lacks is black (parity: sampling)."""
     legacy_ranges: bool = False
     """EgoVLP as published: never the last frame of a range, clips under 2 frames per range fail."""
     scale: tuple[float, float] = (0.5, 1.0)
@@ -80,6 +89,8 @@ class LoaderConfig:
             "shuffle_window",
             "open_readers",
             "prefetch",
+            "stride",
+            "num_clips",
         ):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
@@ -100,7 +111,15 @@ class LoaderConfig:
             resize,
             f"at least image_size ({self.image_size})",
         )
-        _check(self.sampling in ("segment", "range"), "sampling", self.sampling, "segment or range")
+        _check(self.num_crops in (1, 3, 6), "num_crops", self.num_crops, "1, 3 or 6")
+        _check(
+            self.num_crops == 1 or resize is None,
+            "num_crops",
+            self.num_crops,
+            "1 with eval_resize: several crops are cut from the short side itself",
+        )
+        rules = ("segment", "range", "window")
+        _check(self.sampling in rules, "sampling", self.sampling, f"one of {rules}")
         _check(self.on_error in ("raise", "skip"), "on_error", self.on_error, "raise or skip")
         backends = ("auto", "pyav", "decord", "torchcodec")
         _check(self.backend in backends, "backend", self.backend, f"one of {backends}")

@@ -22,6 +22,8 @@ from egovl.data.types import Span
 
 log = logging.getLogger(__name__)
 
+PICTURES = (".jpg", ".jpeg", ".png")
+
 
 class DecodeError(RuntimeError):
     """A clip that cannot be read: file, span if known, and why."""
@@ -54,7 +56,7 @@ class VideoReader(Protocol):
 
     @property
     def fps(self) -> float:
-        """Average frames per second."""
+        """Average frames per second; NaN where nothing states it."""
         ...
 
     def read(self, frames: Sequence[int]) -> np.ndarray:
@@ -82,6 +84,12 @@ def _open_torchcodec(path: Path) -> VideoReader:
     from egovl.data.torchcodec_reader import TorchCodecReader
 
     return TorchCodecReader(path)
+
+
+def _open_pictures(path: Path) -> VideoReader:
+    from egovl.data.image_reader import FrameFolderReader, ImageReader
+
+    return FrameFolderReader(path) if path.is_dir() else ImageReader(path)
 
 
 _BACKENDS: dict[str, tuple[str, Callable[[Path], VideoReader]]] = {
@@ -127,11 +135,13 @@ def choose_backend(name: str) -> str:
 
 
 def open_reader(path: Path, backend: str = "auto") -> VideoReader:
-    """Open a file.
+    """Open a video, a picture (one frame), or a folder of numbered pictures (frame by number).
 
     Raises:
         DecodeError: Missing, not a video, or damaged.
     """
     if not path.exists():
         raise DecodeError(path, None, "no such file")
+    if path.is_dir() or path.suffix.lower() in PICTURES:
+        return _open_pictures(path)
     return _BACKENDS[choose_backend(backend)][1](path)

@@ -28,7 +28,7 @@ from egovl.data.batch_reader import BatchPlan, BatchReader, LoadedBatch
 from egovl.data.collate import Tokenizer
 from egovl.data.configs import LoaderConfig
 from egovl.data.decode import DecodeError
-from egovl.data.order import chunk_numbers, global_batches
+from egovl.data.order import global_batches, sample_order
 from egovl.data.types import Batch, ClipDataset
 
 log = logging.getLogger(__name__)
@@ -159,13 +159,14 @@ class _TrainPlans:
     start_sample: int
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        batches = global_batches(
-            chunk_numbers(self.dataset),
+        order = sample_order(
+            self.dataset,
             seed=self.seed,
-            start_sample=self.start_sample,
-            batch_size=self.config.batch_size,
             clips_per_chunk=self.config.clips_per_chunk,
             shuffle_window=self.config.shuffle_window,
+        )
+        batches = global_batches(
+            order, start_sample=self.start_sample, batch_size=self.config.batch_size
         )
         for epoch, indices in batches:
             yield BatchPlan(epoch, tuple(indices[self.part].tolist()))

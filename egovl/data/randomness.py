@@ -11,6 +11,7 @@ from random import Random
 REPLACEMENT = 1 << 32  # what stands in for an unreadable sample, plus the number of the try
 PARTNER = 1 << 33  # the sample that accompanies another
 SHUFFLE = 1 << 34  # the order of a clip's frames, where they are shuffled
+VISIT = 1 << 35  # what a dataset draws for a training sample: its text, its window
 
 
 class SampleRandom:

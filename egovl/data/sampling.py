@@ -1,7 +1,8 @@
 """Which frames of a clip are read: pure arithmetic, no files.
 
-Two published rules. ``segment`` (LaViLa): n segments that share their end points, the middle or a
-random frame of each. ``range`` (EgoVLP): n disjoint ranges. A random rule takes
+Three published rules. ``segment`` (LaViLa): n segments that share their end points, the middle or a
+random frame of each. ``range`` (EgoVLP): n disjoint ranges. ``window`` (LaViLa's EGTEA): every
+``stride``-th frame of one window or of several spread over the clip. A random rule takes
 ``draw(low, high)``, which returns an integer of the closed range; without it the choice is the
 fixed one of evaluation.
 
@@ -11,6 +12,7 @@ A place is ``(chunk, frame)``: chunk number of a `VideoSource` and frame number 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +40,7 @@ class SpanOutsideVideoError(ValueError):
 
 
 def segment_frame_ids(
-    start: int, end: int, num_frames: int, draw: DrawInteger | None = None
+    start: int, end: float, num_frames: int, draw: DrawInteger | None = None
 ) -> list[int]:
     """Frame ids of LaViLa's rule: one per segment of ``[start, end)``.
 
@@ -53,11 +55,11 @@ def segment_frame_ids(
         low = round(segment * i) + start
         high = min(round(segment * (i + 1)) + start, end)
         if draw is None:
-            ids.append((low + high) // 2)
+            ids.append(int((low + high) // 2))
         elif low > high:
             raise ValueError(f"no frame to draw from {start} .. {end}: the clip is empty")
         else:
-            ids.append(draw(low, high))
+            ids.append(draw(low, int(high)))
     return ids
 
 
@@ -100,6 +102,67 @@ def range_frame_ids(
             ids.append(draw(low, next_low - 2))
         else:
             ids.append(draw(low, max(next_low - 1, low)))
+    return ids
+
+
+def strided_frame_ids(
+    start: int,
+    end: float,
+    num_frames: int,
+    stride: int,
+    *,
+    num_windows: int = 1,
+    draw: DrawInteger | None = None,
+    legacy: bool = False,
+) -> list[int | None]:
+    """Every ``stride``-th frame of windows of ``num_frames * stride`` frames, one after the other.
+
+    With ``draw`` a window begins anywhere in the clip, else they are spread evenly over it, one in
+    the middle. In a clip that is too short the last frame is repeated.
+
+    Args:
+        start: First frame.
+        end: One past the last frame.
+        num_frames: Ids per window.
+        stride: Distance of neighbouring ids.
+        num_windows: Windows wanted.
+        draw: Random place of each window.
+        legacy: LaViLa: a clip always begins at frame 0, a single window at its beginning, and what
+            is missing is black, None here (parity: lavila ``sampling``, datasets).
+    """
+    first = 0 if legacy else start
+    spare = end - first - num_frames * stride
+    if draw is not None:
+        starts = [draw(0, max(int(spare), 0)) for _ in range(num_windows)]
+    elif num_windows == 1 and not legacy:
+        starts = [max(int(spare), 0) // 2]
+    else:
+        starts = np.linspace(0, max(spare, 0), num_windows).astype(int).tolist()
+    ids: list[int | None] = []
+    for offset in starts:
+        for i in range(num_frames):
+            frame = first + offset + i * stride
+            ids.append(frame if frame < end else None if legacy else max(math.ceil(end) - 1, first))
+    return ids
+
+
+def keyframe_ids(start: int, end: int, num_frames: int = 16) -> list[int]:
+    """Evenly spaced frame numbers of ``[start, end)`` that are multiples of the spacing.
+
+    The spacing is the window over ``num_frames`` rounded up, or down if that gives too few
+    (EgoVLP's OSCC and PNR).
+
+    Raises:
+        ValueError: Fewer frames than wanted.
+    """
+    length = end - start
+    if length < num_frames:
+        raise ValueError(f"{length} frames {start} .. {end} hold no {num_frames}")
+    ids: list[int] = []
+    for spacing in (math.ceil(length / num_frames), length // num_frames):
+        ids = [frame for frame in range(start, end) if frame % spacing == 0][:num_frames]
+        if len(ids) == num_frames:
+            break
     return ids
 
 
@@ -158,16 +221,58 @@ def _whole_file_segments(
 ) -> list[Place]:
     video = _first_chunk(source, span, 0, facts)
     fps = source.fps or video.fps
-    end_sec = min(span.end_sec, video.num_frames / video.fps)
-    if end_sec <= span.start_sec:
-        raise SpanOutsideVideoError(_outside(source, span, 0, video))
-    offset = round(span.start_sec * fps)
-    duration = max(int((end_sec - span.start_sec) * fps), num_frames)
-    end = min(offset + duration, video.num_frames)
+    if source.rounding == "duration" or math.isinf(span.end_sec):
+        offset = round(span.start_sec * fps)
+        end_sec = min(span.end_sec, video.num_frames / video.fps)
+        if end_sec <= span.start_sec:
+            raise SpanOutsideVideoError(_outside(source, span, 0, video))
+        duration = max(int((end_sec - span.start_sec) * fps), num_frames)
+        end: float = min(offset + duration, video.num_frames)
+    else:
+        offset, end = frame_bounds(source, span, fps)
+        if not source.legacy_outside and offset >= video.num_frames:
+            raise SpanOutsideVideoError(_outside(source, span, 0, video))
     if not source.legacy_outside:
+        end = min(end, video.num_frames)
         # rounding can put the start on the end of the file, where no frame is left to draw
-        offset = min(offset, end - 1)
-    return [(0, i) for i in segment_frame_ids(offset, end, num_frames, draw)]
+        offset = min(offset, math.ceil(end) - 1)
+    ids = segment_frame_ids(offset, end, num_frames, draw)
+    return [(0, min(i, video.num_frames - 1)) for i in ids]
+
+
+def frame_bounds(source: VideoSource, span: Span, fps: float) -> tuple[int, float]:
+    """First frame of a span and its end, rounded as the source says (not ``duration``)."""
+    end = span.end_sec * fps
+    return round(span.start_sec * fps), math.ceil(end) if source.rounding == "outward" else end
+
+
+def whole_file_range(source: VideoSource, span: Span, video: VideoFacts) -> tuple[int, int]:
+    """First frame of a clip of a whole file and one past its last, truncated, within the file.
+
+    Raises:
+        SpanOutsideVideoError: The file ends before the span.
+    """
+    fps = source.fps or video.fps
+    start = int(fps * span.start_sec)
+    end = video.num_frames if math.isinf(span.end_sec) else int(fps * span.end_sec)
+    end = min(max(end, start + 1), video.num_frames)
+    if start >= end:
+        raise SpanOutsideVideoError(_outside(source, span, 0, video))
+    return start, end
+
+
+def window_range(source: VideoSource, span: Span, video: VideoFacts) -> tuple[int, float]:
+    """As `whole_file_range`, the seconds rounded as the source says.
+
+    Raises:
+        SpanOutsideVideoError: The file ends before the span.
+    """
+    start, last = whole_file_range(source, span, video)
+    if source.rounding == "duration" or math.isinf(span.end_sec):
+        return start, last
+    start, end = frame_bounds(source, span, source.fps or video.fps)
+    end = min(end, video.num_frames)
+    return min(start, math.ceil(end) - 1), end
 
 
 def _walk(chunk: int, frame: int, facts: ChunkFacts) -> Place:
@@ -202,22 +307,30 @@ def place_range_frames(
     """
     chunk = source.chunk_of(span.start_sec)
     first = _first_chunk(source, span, chunk, facts)
+    if source.chunk_sec is None:
+        start, end = whole_file_range(source, span, first)
+        ids = _range_ids(start, end, num_frames, span, draw, legacy)
+        return [(0, _shift(i, first, source)) for i in ids]
     fps = source.fps or first.fps
     start, end = int(fps * span.start_sec), int(fps * span.end_sec)
-    per_chunk = None if source.chunk_sec is None else int(fps * source.chunk_sec)
-    local_start = start if per_chunk is None else start - chunk * per_chunk
-    goes_on = per_chunk is not None and end > (chunk + 1) * per_chunk and facts(chunk + 1)
+    per_chunk = int(fps * source.chunk_sec)
+    local_start = start - chunk * per_chunk
+    goes_on = end > (chunk + 1) * per_chunk and facts(chunk + 1)
     if local_start >= first.num_frames and not goes_on and not source.legacy_outside:
         raise SpanOutsideVideoError(_outside(source, span, chunk, first))
-    ids = range_frame_ids(start, end, num_frames, draw, legacy=legacy)
-    if not ids:
-        raise IndexError(f"the legacy rule finds no frame in {span.start_sec} .. {span.end_sec} s")
-    ids += ids[-1:] * (num_frames - len(ids))
-    if per_chunk is None:
-        return [(0, _shift(i, first, source)) for i in ids]
+    ids = _range_ids(start, end, num_frames, span, draw, legacy)
     if source.legacy_boundary:
         return _legacy_chunk_places(source, span, ids, per_chunk, facts)
     return [_chunk_place(source, i, chunk, per_chunk, facts) for i in ids]
+
+
+def _range_ids(
+    start: int, end: int, num_frames: int, span: Span, draw: DrawInteger | None, legacy: bool
+) -> list[int]:
+    ids = range_frame_ids(start, end, num_frames, draw, legacy=legacy)
+    if not ids:
+        raise IndexError(f"the legacy rule finds no frame in {span.start_sec} .. {span.end_sec} s")
+    return ids + ids[-1:] * (num_frames - len(ids))
 
 
 def _chunk_place(

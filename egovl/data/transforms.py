@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from egovl.data.types import RandomSource
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -27,22 +28,10 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-class CropRandom(Protocol):
-    """Source of the random numbers of a crop."""
-
-    def integer(self, low: int, high: int) -> int:
-        """Integer of the closed range."""
-        ...
-
-    def uniform(self, low: float, high: float) -> float:
-        """Number of ``[low, high)``."""
-        ...
-
-
 def sample_crop_box(
     height: int,
     width: int,
-    random: CropRandom,
+    random: RandomSource,
     *,
     scale: tuple[float, float] = (0.5, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),

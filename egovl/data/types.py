@@ -18,9 +18,24 @@ if TYPE_CHECKING:
 Label = int | float | Sequence[int] | Sequence[float]
 
 
+class RandomSource(Protocol):
+    """Random numbers of one sample."""
+
+    def integer(self, low: int, high: int) -> int:
+        """Integer of the closed range."""
+        ...
+
+    def uniform(self, low: float, high: float) -> float:
+        """Number of ``[low, high)``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of video time in seconds, ``0 <= start_sec < end_sec``."""
+    """A stretch of video time in seconds, ``0 <= start_sec < end_sec``.
+
+    An endless one reaches to the end of its file.
+    """
 
     start_sec: float
     end_sec: float
@@ -48,6 +63,9 @@ class VideoSource:
             beginning of the first chunk.
         legacy_outside: LaViLa and EgoVLP repeat the last frame for a span behind the video's end,
             LaViLa wraps a clip over more than two chunks; off, both are handled or refused.
+        rounding: How the segment rule turns a whole file's seconds into frames. ``duration``: start
+            rounded, duration truncated, at least one frame each; ``outward``: start rounded, end
+            rounded up (LaViLa's EK-100); ``none``: the end stays fractional (its Charades-Ego).
     """
 
     path: Path
@@ -57,6 +75,7 @@ class VideoSource:
     seek_offset: int = 0
     legacy_boundary: bool = False
     legacy_outside: bool = False
+    rounding: Literal["duration", "outward", "none"] = "duration"
 
     def chunk_of(self, time_sec: float) -> int:
         """Number of the chunk that holds this time; 0 for a whole file."""
@@ -69,13 +88,30 @@ class VideoSource:
         name = chunk if self.chunk_names == "index" else round(chunk * self.chunk_sec)
         return self.path / f"{name}.mp4"
 
+    def place_of(self, frame: int) -> tuple[Path, int]:
+        """File and frame number in it of a frame of the whole video, at ``fps`` or 30 a second."""
+        if self.chunk_sec is None:
+            return self.path, frame
+        chunk, local = divmod(frame, round(self.chunk_sec * (self.fps or 30.0)))
+        return self.chunk_file(chunk), local
+
 
 @dataclass(frozen=True, slots=True)
 class ClipRef:
-    """Where the frames of one clip come from."""
+    """Where the frames of one clip come from.
+
+    Attributes:
+        video: The video.
+        span: Its stretch of time.
+        frame_range: First frame and one past the last, where the annotation counts frames; then
+            the span only names the clip.
+        frames: Exactly these frames, where the annotation fixes them.
+    """
 
     video: VideoSource
     span: Span
+    frame_range: tuple[int, int] | None = None
+    frames: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +143,20 @@ class ClipDataset(Protocol):
 
 @runtime_checkable
 class NumbersChunks(Protocol):
-    """A dataset large enough to state the chunks of all samples at once."""
+    """A dataset large enough to state the chunks of many samples at once."""
 
-    def chunk_numbers(self) -> np.ndarray:
-        """``[N]`` int64, equal for samples of one chunk."""
+    def chunk_numbers(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """``[N]`` int64, equal for samples of one chunk; of some rows, or of all."""
+        ...
+
+
+@runtime_checkable
+class OrderedByTime(NumbersChunks, Protocol):
+    """A dataset of any size that keeps its rows ordered by video and time."""
+
+    @property
+    def time_order(self) -> np.ndarray:
+        """``[N]`` rows by video, then start; mapped, not held."""
         ...
 
 
@@ -125,6 +171,15 @@ class HasPartners(Protocol):
 
     def partner(self, index: int, draw: Callable[[int, int], int]) -> int:
         """The added sample; ``draw(low, high)`` gives an integer of the closed range."""
+        ...
+
+
+@runtime_checkable
+class DrawsSamples(Protocol):
+    """A dataset whose training sample is partly random: its text with its weight, its window."""
+
+    def draw_sample(self, index: int, random: RandomSource) -> Sample:
+        """The sample of one visit."""
         ...
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from egovl import dist
 from egovl.engine.heartbeat import beat
-from egovl.engine.task import DeviceBatch, EvalTask
+from egovl.engine.task import DeviceBatch, EvalTask, PreparedEvalTask
 
 
 class SizedLoader(Protocol):
@@ -60,6 +60,9 @@ def evaluate(
     model.eval()
     kept: list[dict[str, Tensor]] = []
     try:
+        if isinstance(evaluation.task, PreparedEvalTask):
+            with autocast() if autocast else torch.autocast(device.type, enabled=False):
+                evaluation.task.prepare(model, device)
         for number, batch in enumerate(_padded(evaluation.loader)):
             beat("eval", number)
             if should_stop():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -79,4 +80,13 @@ class EvalTask(Protocol):
 
     def score(self, rows: Mapping[str, Tensor]) -> dict[str, float]:
         """Metrics over all rows of all ranks, each sample once, in dataset order."""
+        ...
+
+
+@runtime_checkable
+class PreparedEvalTask(Protocol):
+    """An evaluation that needs the weights before its first batch, as class texts do."""
+
+    def prepare(self, model: nn.Module, device: torch.device) -> None:
+        """Called on every rank at the start of every evaluation."""
         ...

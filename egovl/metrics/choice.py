@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+
+from egovl.metrics.arrays import Array, refuse_nan, to_numpy
 
 TYPE_NAMES = {1: "inter_video", 2: "intra_video"}
 _LEGACY_NAMES = ("Intra-video", "Inter-video")
-
-Array = Tensor | NDArray[np.generic]
 
 
 def choice_accuracy(
@@ -34,15 +31,13 @@ def choice_accuracy(
     Raises:
         ValueError: if shapes do not fit, a score is NaN or a type is unknown.
     """
-    values, right, kinds = (_to_numpy(x) for x in (scores, answers, types))
+    values, right, kinds = (to_numpy(x) for x in (scores, answers, types))
     if values.ndim != 2 or right.shape != values.shape[:1] or kinds.shape != right.shape:
         raise ValueError(
             f"scores {values.shape}, answers {right.shape}, types {kinds.shape}: "
             "need [Q, K], [Q] and [Q]"
         )
-    broken = np.isnan(values).any(axis=1)
-    if broken.any():
-        raise ValueError(f"{broken.sum()} questions have a NaN score, first {broken.argmax()}")
+    refuse_nan(values, "questions")
     present = [int(kind) for kind in np.unique(kinds)]
     unknown = [kind for kind in present if kind not in TYPE_NAMES]
     if unknown:
@@ -50,11 +45,3 @@ def choice_accuracy(
     names = dict(zip(present, _LEGACY_NAMES, strict=False)) if legacy_names else TYPE_NAMES
     hits = values.argmax(axis=1) == right
     return {names[kind]: 100.0 * float(hits[kinds == kind].mean()) for kind in present}
-
-
-def _to_numpy(x: Array) -> NDArray[np.generic]:
-    if not isinstance(x, Tensor):
-        return x
-    x = x.detach().cpu()
-    # numpy has no bfloat16
-    return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from egovl.data.transforms import normalize_video
 from egovl.data.types import Batch
 from egovl.metrics.choice import choice_accuracy
 from egovl.models.dual_encoder import DualEncoder
 from egovl.tasks.configs import MultipleChoiceConfig
+from egovl.tasks.views import encode_views
 
 
 class MultipleChoice:
@@ -26,8 +26,7 @@ class MultipleChoice:
         """Scores of the K clips of B questions; video [B, K, C, T, H, W], one query a question."""
         encoder = cast(DualEncoder, model)
         assert batch.video is not None and batch.tokens is not None
-        video = normalize_video(batch.video.flatten(0, 1), self.config.normalization)
-        choice_BKD = encoder.encode_video(video).float().unflatten(0, batch.video.shape[:2])
+        choice_BKD = encode_views(encoder.encode_video, batch.video, self.config.normalization)
         query_BD = encoder.encode_text(batch.tokens, batch.token_mask).float()
         if self.config.similarity == "cosine":
             choice_BKD = functional.normalize(choice_BKD, dim=-1)

@@ -19,6 +19,7 @@ ARROWS = {
     "egovl.losses": ("egovl.losses",),
     "egovl.metrics": ("egovl.metrics",),
     "egovl.data": ("egovl.data",),
+    "egovl.data.pickled": ("egovl.data", "egovl.convert.unpickle"),
     "egovl.data.loader": ("egovl.data", "egovl.dist"),
     "egovl.engine": ("egovl.engine", "egovl.dist"),
     "egovl.convert.command": ("egovl.convert", "egovl.recipe"),
@@ -46,6 +47,7 @@ WRAPPED = {
     "av": {"egovl.data.pyav_reader", "egovl.data.prepare.encode"},
     "dacite": {"egovl.config"},
     "submitit": {"jobs.batch", "jobs.submitter", "jobs.agent", "jobs.local_start"},
+    "PIL": {"egovl.data.image_reader"},
 }
 
 

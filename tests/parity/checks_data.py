@@ -1,9 +1,4 @@
-"""Parity of the data side: frame choice, crops, table rows.
-
-Left out here, by name, until their parts exist: lavila ``sampling`` block ``datasets`` (row readers
-of EK-100, Charades-Ego, EGTEA and Ego4D, with the dual-encoder work); egovlp ``frame_sampling``
-block ``oscc_sample_frames`` and the ``charades`` entries of ``readers``.
-"""
+"""Parity of the data side: frame choice, crops, table rows."""
 
 from __future__ import annotations
 
@@ -39,13 +34,18 @@ from egovl.data.transforms import (
     resized_crop,
 )
 from egovl.data.types import Span, VideoSource
+from tests.parity.checks_datasets import (
+    check_charades_reader,
+    check_datasets,
+    check_oscc_frames,
+)
 from tests.parity.golden import GoldenCase
 
 Draw = Callable[[int, int], int]
 
 
 def check_sampling(case: GoldenCase) -> None:
-    """lavila ``sampling``: frame ids and the chunked reader."""
+    """lavila ``sampling``: frame ids, the chunked reader, rows and clips of the datasets."""
     golden = case.json
     for i, entry in enumerate(golden.get("get_frame_ids") or []):
         _check_segments(case, f"get_frame_ids[{i}]", entry, golden.get("jitter_np_seed"))
@@ -63,6 +63,7 @@ def check_sampling(case: GoldenCase) -> None:
         case.raises(
             f"video_loader_errors[{i}]", lambda entry=entry: _read_lavila(entry, videos, options)
         )
+    check_datasets(case)
 
 
 def _check_segments(
@@ -175,7 +176,7 @@ def _check_views(
 
 
 def check_frame_sampling(case: GoldenCase) -> None:
-    """egovlp ``frame_sampling``: three samplers and the EgoClip reader."""
+    """egovlp ``frame_sampling``: three samplers, both readers, frames of state changes."""
     golden = case.json
     for i, entry in enumerate(golden.get("sample_frames") or []):
         _check_ranges(case, f"sample_frames[{i}]", entry, 0, entry["vlen"], entry["vlen"])
@@ -188,6 +189,9 @@ def check_frame_sampling(case: GoldenCase) -> None:
     for i, entry in enumerate(golden.get("readers") or []):
         if entry["kind"] == "egoclip":
             _check_egoclip_reader(case, f"readers[{i}]", entry, golden["reader_options"])
+        else:
+            check_charades_reader(case, f"readers[{i}]", entry)
+    check_oscc_frames(case)
 
 
 def _check_ranges(

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import checks_data, checks_models, checks_text, checks_training
+from tests.parity import (
+    checks_data,
+    checks_datasets,
+    checks_metrics,
+    checks_models,
+    checks_text,
+    checks_training,
+)
 from tests.parity.golden import Families, golden_files, names, run_family
-
-BENCHMARKS = "comes with EgoVLP's benchmarks"
 
 FAMILIES: Families = [
     ("video_tower", checks_models.check_video_tower),
@@ -19,14 +24,14 @@ FAMILIES: Families = [
     ("distributed_egonce", checks_training.check_distributed_egonce),
     ("losses", checks_training.check_egovlp_losses),
     ("optimizer", checks_training.check_optimizer),
-    ("metrics", BENCHMARKS),
+    ("metrics", checks_metrics.check_metrics),
     ("frame_sampling", checks_data.check_frame_sampling),
-    ("transforms", BENCHMARKS),
+    ("transforms", checks_data.check_video_transforms),
     ("egoclip_items", checks_data.check_egoclip_items),
     ("tokenisation", checks_text.check_tokenisation),
-    ("charades_meta", BENCHMARKS),
-    ("video_chunk", "comes with the chunk utility"),
-    ("dense_features", "comes with feature extraction"),
+    ("charades_meta", checks_datasets.check_charades_meta),
+    ("video_chunk", checks_datasets.check_video_chunk),
+    ("dense_features", checks_datasets.check_dense_features),
     ("lr_schedule", checks_training.check_lr_schedule),
     ("monitor_policy", checks_training.check_monitor_policy),
     ("state_dict_keys_full", checks_models.check_state_dict_keys_full),

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import checks_data, checks_losses, checks_models, checks_text
+from tests.parity import (
+    checks_data,
+    checks_datasets,
+    checks_losses,
+    checks_metrics,
+    checks_models,
+    checks_text,
+)
 from tests.parity.golden import Families, golden_files, names, run_family
 
 NARRATOR = "comes with the narrator"
@@ -27,17 +34,17 @@ FAMILIES: Families = [
     ("logits_warper", NARRATOR),
     ("losses_distributed", checks_losses.check_losses_distributed),
     ("losses", checks_losses.check_losses),
-    ("metric_ek100_mir", RETRIEVAL),
-    ("metric_charades", RETRIEVAL),
+    ("metric_ek100_mir", checks_metrics.check_ek100_mir),
+    ("metric_charades", checks_metrics.check_charades),
     ("metric_egomcq", checks_losses.check_metric_egomcq),
-    ("metric_classification", CLASSIFIER),
+    ("metric_classification", checks_metrics.check_classification),
     ("scheduler", checks_losses.check_scheduler),
     ("caption_metrics", NARRATOR),
     ("sampling", checks_data.check_sampling),
     ("transforms", checks_data.check_transforms),
     ("zeroshot_eval", checks_models.check_zeroshot_eval),
     ("tokenizers", checks_text.check_tokenizers),
-    ("label_maps", CLASSIFIER),
+    ("label_maps", checks_datasets.check_label_maps),
 ]
 
 FILES = golden_files("lavila")

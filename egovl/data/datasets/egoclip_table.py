@@ -1,25 +1,19 @@
-"""The EgoClip table, packed: numpy columns and one text blob, memory mapped from a cache folder.
-
-3.8 million rows parse once; afterwards every process of a node maps the same pages. The packed copy
-is named after the size and time of the annotation file, so a changed file is parsed again.
-"""
+"""EgoClip's tab separated table, converted row by row, every cell checked."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
-import os
 import re
-import shutil
-import tempfile
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
+import pyarrow as pa
+
+from egovl.data.annotations import ClipTable, ClipTableWriter, Conversion, converted
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +31,7 @@ COLUMNS = (
     "tag_noun",
 )
 NUM_VERBS, NUM_NOUNS = 118, 582
-_FORMAT = 1  # of the packed copy
+_VERSION = 1  # of what is converted
 _INTEGER_LIST = re.compile(r"\[\s*(\d+\s*(,\s*\d+\s*)*,?\s*)?\]")
 
 
@@ -45,156 +39,19 @@ class BadRowError(ValueError):
     """A row that cannot be read; the message names file and line."""
 
 
-@dataclass(frozen=True)
-class EgoClipTable:
-    """Columns of ``N`` rows.
-
-    Attributes:
-        video: ``[N]`` int32, position in ``uids``.
-        start_sec: ``[N]`` float64, cut at 0. Likewise ``end_sec``.
-        narration_sec: ``[N]`` float64.
-        text_ends: ``[N]`` int64, end of each text in ``text_bytes`` (UTF-8).
-        verb_ends: ``[N]`` int64, end of each row's tags in ``verbs`` int16. Likewise nouns.
-        uid_ends: ``[V]`` int64, end of each video id in ``uid_bytes``.
-    """
-
-    folder: Path
-    video: np.ndarray
-    start_sec: np.ndarray
-    end_sec: np.ndarray
-    narration_sec: np.ndarray
-    text_bytes: np.ndarray
-    text_ends: np.ndarray
-    verbs: np.ndarray
-    verb_ends: np.ndarray
-    nouns: np.ndarray
-    noun_ends: np.ndarray
-    uid_bytes: np.ndarray
-    uid_ends: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.video)
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        # a started process maps the files again instead of receiving copies
-        return map_table, (self.folder,)
-
-    def text(self, row: int) -> str:
-        """Narration of a row."""
-        return _text(self.text_bytes, self.text_ends, row)
-
-    def uid(self, row: int) -> str:
-        """Video id of a row."""
-        return _text(self.uid_bytes, self.uid_ends, int(self.video[row]))
-
-    def tags(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Verb and noun ids of a row."""
-        return (
-            tuple(_part(self.verbs, self.verb_ends, row).tolist()),
-            tuple(_part(self.nouns, self.noun_ends, row).tolist()),
-        )
-
-
-def _part(values: np.ndarray, ends: np.ndarray, row: int) -> np.ndarray:
-    return values[(ends[row - 1] if row else 0) : ends[row]]
-
-
-def _text(data: np.ndarray, ends: np.ndarray, row: int) -> str:
-    return _part(data, ends, row).tobytes().decode("utf-8")
-
-
 def load_table(
     path: Path, on_bad_row: Literal["raise", "skip"], cache_folder: Path | None = None
-) -> EgoClipTable:
-    """The packed copy of an annotation file, made now if it is missing or old.
+) -> ClipTable:
+    """The converted table, made now if it is missing or old; columns ``text, verbs, nouns``.
 
     Raises:
         FileNotFoundError: No such file.
         BadRowError: A row cannot be read, and bad rows are not skipped.
         ValueError: The file has no rows or lacks a column.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"annotations {path} does not exist")
-    stat = path.stat()
-    key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {on_bad_row} {_FORMAT}"
-    name = f"{path.name}.packed-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    for parent in (cache_folder or path.parent, _private_folder()):
-        packed = parent / name
-        if packed.is_dir():
-            return map_table(packed)
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-        except OSError as error:
-            log.info("cannot keep the packed table in %s (%s)", parent, error)
-            continue
-        return _pack(path, on_bad_row, scratch, packed)
-    raise OSError(f"no writable folder for the packed copy of {path}; set dataset.cache_folder")
-
-
-def _private_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"egovl-tables-{os.getuid()}"
-
-
-def _pack(path: Path, on_bad_row: str, scratch: Path, packed: Path) -> EgoClipTable:
-    """Parse into ``scratch`` and rename; of several processes that do so at once, one wins."""
-    try:
-        for column, values in _parse(path, on_bad_row).items():
-            np.save(scratch / f"{column}.npy", values)
-        try:
-            scratch.rename(packed)
-        except OSError:
-            if not packed.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return map_table(packed)
-
-
-def map_table(folder: Path) -> EgoClipTable:
-    """Map a packed copy."""
-    names = [name for name in EgoClipTable.__dataclass_fields__ if name != "folder"]
-    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-    return EgoClipTable(folder=folder, **columns)
-
-
-@dataclass
-class _Builder:
-    video: array[int] = field(default_factory=lambda: array("i"))
-    start_sec: array[float] = field(default_factory=lambda: array("d"))
-    end_sec: array[float] = field(default_factory=lambda: array("d"))
-    narration_sec: array[float] = field(default_factory=lambda: array("d"))
-    text_bytes: bytearray = field(default_factory=bytearray)
-    text_ends: array[int] = field(default_factory=lambda: array("q"))
-    verbs: array[int] = field(default_factory=lambda: array("h"))
-    verb_ends: array[int] = field(default_factory=lambda: array("q"))
-    nouns: array[int] = field(default_factory=lambda: array("h"))
-    noun_ends: array[int] = field(default_factory=lambda: array("q"))
-    uids: dict[str, int] = field(default_factory=dict)
-
-    def add(self, row: _Row) -> None:
-        self.video.append(self.uids.setdefault(row.uid, len(self.uids)))
-        self.start_sec.append(row.start_sec)
-        self.end_sec.append(row.end_sec)
-        self.narration_sec.append(row.narration_sec)
-        self.text_bytes += row.text.encode("utf-8")
-        self.text_ends.append(len(self.text_bytes))
-        self.verbs.extend(row.verbs)
-        self.verb_ends.append(len(self.verbs))
-        self.nouns.extend(row.nouns)
-        self.noun_ends.append(len(self.nouns))
-
-    def columns(self) -> dict[str, np.ndarray]:
-        uids = [uid.encode("utf-8") for uid in self.uids]
-        blobs = {"text_bytes": bytes(self.text_bytes), "uid_bytes": b"".join(uids)}
-        columns: dict[str, np.ndarray] = {
-            name: np.frombuffer(blob, dtype=np.uint8) for name, blob in blobs.items()
-        }
-        columns["uid_ends"] = np.cumsum([len(uid) for uid in uids], dtype=np.int64)
-        for name, value in vars(self).items():
-            if isinstance(value, array):
-                columns[name] = np.frombuffer(value, dtype=value.typecode)
-        return columns
+    write = partial(_convert, path, on_bad_row)
+    conversion = Conversion("egoclip", _VERSION, on_bad_row, write)
+    return ClipTable(converted([path], conversion, cache_folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +65,17 @@ class _Row:
     nouns: tuple[int, ...]
 
 
-def _parse(path: Path, on_bad_row: str) -> dict[str, np.ndarray]:
-    builder, first_bad, num_bad = _Builder(), "", 0
+def _convert(path: Path, on_bad_row: str, folder: Path) -> None:
+    numbers = pa.list_(pa.int16())
+    columns = {"text": pa.large_string(), "verbs": numbers, "nouns": numbers}
+    writer, first_bad, num_bad = ClipTableWriter(folder, columns), "", 0
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file, delimiter="\t")
         position = _positions(next(rows, []), path)
         tags: dict[str, tuple[int, ...]] = {}
         for cells in rows:
             try:
-                builder.add(_read_row(cells, position, tags))
+                row = _read_row(cells, position, tags)
             except ValueError as error:
                 message = f"{path}, line {rows.line_num}: {error}"
                 if on_bad_row == "raise":
@@ -225,11 +84,21 @@ def _parse(path: Path, on_bad_row: str) -> dict[str, np.ndarray]:
                     ) from error
                 num_bad += 1
                 first_bad = first_bad or message
+                continue
+            writer.add(
+                row.uid,
+                row.start_sec,
+                row.end_sec,
+                row.narration_sec,
+                text=row.text,
+                verbs=row.verbs,
+                nouns=row.nouns,
+            )
     if num_bad:
         log.warning("%d rows of %s skipped, the first: %s", num_bad, path, first_bad)
-    if not len(builder.video):
+    if not len(writer):
         raise ValueError(f"{path} has no rows")
-    return builder.columns()
+    writer.close()
 
 
 def _positions(header: Sequence[str], path: Path) -> list[int]:

@@ -16,7 +16,10 @@ what it makes:
   DIR/videos/<video_uid>/<k>.mp4   h264, 30 fps, keyframe every 15 frames, no B-frames
   DIR/egoclip.csv                  training narrations, in EgoClip's format
   DIR/egomcq.json                  questions over held-out videos, in EgoMCQ's format
-  DIR/corpus.json                  counts and options; verbs and nouns behind the tags
+  DIR/corpus.json                  counts and options; verbs and nouns behind the tags; chance
+  DIR/ek100, charades_ego, egtea, state_change, narrations, captions
+                                   the same actions in the formats of EK-100, Charades-Ego, EGTEA,
+                                   OSCC and PNR, LaViLa's lists, WebVid and CC3M (not with chunks)
 
 It is rendered in DIR.partial and renamed when whole. Stopped? Run the same command again: it goes
 on. Already there? It says so and does nothing.
@@ -33,6 +36,7 @@ _HELP = {
     "eval_videos": "held-out videos that egomcq.json asks about",
     "size": "height and width in pixels",
     "chunk_sec": "seconds per file of a video; 600 is EgoVLP's",
+    "trimmed_videos": "videos of each split with one more file per action, in EGTEA's layout",
 }
 
 

@@ -24,6 +24,8 @@ class SyntheticConfig:
     """Height and width in pixels; even."""
     chunk_sec: int = 600
     """Length of one file `<video_uid>/<k>.mp4`; EgoVLP's is 600 s, longer than these videos."""
+    trimmed_videos: int = 4
+    """Videos of each split that are also cut into one file per action, as EGTEA's are."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
@@ -33,6 +35,7 @@ class SyntheticConfig:
         _check("eval_videos", self.eval_videos, self.eval_videos >= 5, allowed)
         _check("size", self.size, self.size >= 32 and self.size % 2 == 0, "even, 32 or more")
         _check("chunk_sec", self.chunk_sec, self.chunk_sec >= 1, "1 or more (whole seconds)")
+        _check("trimmed_videos", self.trimmed_videos, self.trimmed_videos >= 1, "1 or more")
 
 
 def _check(field: str, value: int, holds: bool, allowed: str) -> None:

@@ -7,6 +7,8 @@ Layout of the folder:
     egoclip.csv                  narrations of the training videos
     egomcq.json                  questions over the held-out videos
     corpus.json                  what was rendered, with which options
+    ek100/ charades_ego/ egtea/ state_change/ narrations/ captions/
+                                 the same actions in those formats, where every video is one file
 
 Everything is made in `<out>.partial` and renamed at the end, so a folder called `<out>` is whole.
 A stopped run goes on where it was: videos already in `<out>.partial` are kept.
@@ -35,11 +37,16 @@ from egovl.data.prepare.synthetic_annotations import (
     write_egoclip,
     write_egomcq,
 )
+from egovl.data.prepare.synthetic_benchmarks import (
+    chance_percent,
+    cut_actions,
+    write_benchmarks,
+)
 from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_videos
 from egovl.data.prepare.synthetic_scene import render_video
 
 REPORT_NAME = "corpus.json"
-FORMAT = 1  # raise when the same options would render something else
+FORMAT = 2  # raise when the same options would render something else
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,8 @@ def _render_one(config: SyntheticConfig, plan: VideoPlan, videos: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     frames = render_video(plan, config.size)
+    if _is_whole(config, plan) and plan.key[2] < config.trimmed_videos:
+        cut_actions(plan, frames, videos.parent)
     per_chunk = config.chunk_sec * FRAMES_PER_SEC
     for number, start in enumerate(range(0, len(frames), per_chunk)):
         chunk = frames[start : start + per_chunk]
@@ -167,11 +176,17 @@ def _render_one(config: SyntheticConfig, plan: VideoPlan, videos: Path) -> None:
     os.replace(unfinished, folder)
 
 
+def _is_whole(config: SyntheticConfig, plan: VideoPlan) -> bool:
+    return plan.num_frames <= config.chunk_sec * FRAMES_PER_SEC
+
+
 def _write_annotations(
     config: SyntheticConfig, plans: list[VideoPlan], folder: Path
 ) -> dict[str, Any]:
     train_clips = write_egoclip(plans, folder / "egoclip.csv")
     questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
+    if all(_is_whole(config, plan) for plan in plans):
+        write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
     report = {
         "options": _options(config),
         "videos": len(plans),
@@ -182,6 +197,7 @@ def _write_annotations(
         "fps": FRAMES_PER_SEC,
         "verbs": [verb.phrase.format("...") for verb in VERBS],
         "nouns": list(NOUNS),
+        "chance_percent": chance_percent(),
     }
     _write_json(folder / REPORT_NAME, report)
     return report

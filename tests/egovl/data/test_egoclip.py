@@ -40,8 +40,8 @@ def test_rows_become_samples(tmp_path: Path) -> None:
     assert clip.span == Span(601.0, 602.0)
     assert clip.video.chunk_file(1) == tmp_path / "videos" / "a" / "1.mp4"
     assert sample.texts == ("#C C lifts \u00e9 cup",)
-    assert dict(sample.labels) == {"verb": (), "noun": ()}
-    assert dict(dataset[0].labels) == {"verb": (61,), "noun": (140, 9)}
+    assert dict(sample.labels) == {"verb": [], "noun": []}
+    assert dict(dataset[0].labels) == {"verb": [61], "noun": [140, 9]}
     assert [dataset[i].texts[0] for i in range(4)] == [row[3] for row in ROWS]
     assert dataset.label_sizes == {"verb": 118, "noun": 582}
 
@@ -62,22 +62,22 @@ def test_the_packed_copy_is_used_again_and_made_anew_after_a_change(
 ) -> None:
     table = write_egoclip(tmp_path / "egoclip.csv", ROWS)
     config(tmp_path).build()
-    packed = set(tmp_path.glob("*.packed-*"))
+    packed = set(tmp_path.glob("*.egoclip-*"))
     assert len(packed) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(egoclip_table, "_parse", None)  # a second parse would fail
+        patch.setattr(egoclip_table, "_convert", lambda *_: 1 / 0)  # a second parse fails
         assert len(config(tmp_path).build()) == 4
     write_egoclip(table, ROWS[:2])
     os.utime(table, ns=(time.time_ns(), time.time_ns() + 1))
     assert len(config(tmp_path).build()) == 2
-    assert not list(tmp_path.glob(".*.packed-*")), "scratch folders stay behind"
+    assert not list(tmp_path.glob(".*")), "scratch folders or locks stay behind"
 
 
 def test_the_packed_copy_goes_to_the_folder_asked_for(tmp_path: Path) -> None:
     write_egoclip(tmp_path / "egoclip.csv", ROWS)
     config(tmp_path, cache_folder=tmp_path / "cache").build()
-    assert list((tmp_path / "cache").glob("*.packed-*"))
-    assert not list(tmp_path.glob("*.packed-*"))
+    assert list((tmp_path / "cache").glob("*.egoclip-*"))
+    assert not list(tmp_path.glob("*.egoclip-*"))
 
 
 def test_a_pickled_dataset_maps_the_files_again(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Lists and matrices that papers publish as pickles, read without running anything in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy._core.multiarray import (  # pyright: ignore[reportMissingImports]
+    _reconstruct,
+    scalar,
+)
+
+from egovl.convert.unpickle import load_pickle
+
+
+def _array(_kind: object, shape: tuple[int, ...], code: bytes) -> object:
+    # always a plain array, whatever class the file asks for
+    return _reconstruct(np.ndarray, shape, code)
+
+
+_NUMPY: dict[tuple[str, str], Callable[..., object]] = {
+    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): np.ndarray,
+    **{
+        (f"numpy.{package}.multiarray", name): build
+        for package in ("core", "_core")
+        for name, build in (("scalar", scalar), ("_reconstruct", _array))
+    },
+}
+
+
+def load_plain(path: Path) -> object:
+    """What a pickle of plain lists, tuples, numbers, strings and numpy arrays holds.
+
+    Classes of other packages become inert stubs; callers check what they get.
+    """
+    with path.open("rb") as file:
+        return load_pickle(file, _NUMPY)
