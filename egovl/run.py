@@ -109,7 +109,7 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
         )
 
     plan = TrainPlan(
-        task=stage.task.build(),
+        task=bind(stage.task.build(), dataset, tokenizer),
         model=model,
         batches=batches,
         global_batch=stage.loader.batch_size,

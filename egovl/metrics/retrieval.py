@@ -23,7 +23,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 OnEmpty = Literal["raise", "skip", "legacy_nan"]
 
-_BLOCK_SCORES = 1 << 20  # scores of the queries that are ranked together
+_BLOCK_SCORES = 1 << 19  # scores of the queries that are ranked together
+_FEW_EQUALS = 16  # items of a query whose equals are counted one by one
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,6 @@ class RankedQueries:
 
 Order = Callable[[NDArray[Any]], NDArray[np.intp]]
 """Items of one query, the best first, from its scores; asked only where scores are equal."""
-
-
-def _by_index(scores: NDArray[Any]) -> NDArray[np.intp]:
-    return np.argsort(-scores, kind="stable")
 
 
 def _legacy_precision_order(scores: NDArray[Any]) -> NDArray[np.intp]:
@@ -106,7 +103,7 @@ def _rank_block(
     ends = np.cumsum(counts)
     gain_of = gains.ravel()[places].astype(np.float64)
     values = np.ascontiguousarray(scores) if legacy_ties else _narrow(scores)
-    order, rank = _ranks(values, items, ends, _legacy_gain_order if legacy_ties else _by_index)
+    order, rank = _ranks(values, items, ends, _legacy_gain_order if legacy_ties else None)
     kept = np.flatnonzero(rank < counts[query])
     gained = gain_of[order[kept]] * discounts[rank[kept]]
     dcg: Floats = np.bincount(query[kept], gained, num_queries).astype(np.float64)
@@ -124,10 +121,13 @@ def _rank_block(
     return RankedQueries(average, dcg, _ideal_dcg(query, gain, counts, discounts), counts)
 
 
-def _ranks(scores: NDArray[Any], items: Ints, ends: Ints, order_tied: Order) -> tuple[Ints, Ints]:
+def _ranks(
+    scores: NDArray[Any], items: Ints, ends: Ints, order_tied: Order | None
+) -> tuple[Ints, Ints]:
     """Chosen items of every query in the order of their ranks, and these ranks, from 0.
 
-    Those of query q are ``items[ends[q - 1] : ends[q]]``; the order points into ``items``.
+    Those of query q are ``items[ends[q - 1] : ends[q]]``; the order points into ``items``. Equal
+    scores rank by index, or as ``order_tied`` says.
     """
     refuse_nan(scores, "queries")
     negated = np.negative(scores)
@@ -136,22 +136,42 @@ def _ranks(scores: NDArray[Any], items: Ints, ends: Ints, order_tied: Order) -> 
     order, ranks = np.empty(len(items), dtype=np.int64), np.empty(len(items), dtype=np.int64)
     start = 0
     for query, end in enumerate(ends.tolist()):
-        chosen = items[start:end]
-        if tied[query]:
-            best_first = order_tied(scores[query])
-            rank_of = np.empty_like(best_first)
-            rank_of[best_first] = np.arange(len(best_first))
-            own = rank_of[chosen]
-            places = np.argsort(own)
-            ranks[start:end] = own[places]
+        row, chosen = negated[query], items[start:end]
+        own = row[chosen]
+        places = np.argsort(own)
+        if tied[query] and order_tied is not None:
+            found = _places_in(order_tied(scores[query]))[chosen[places]]
         else:
-            own = negated[query][chosen]
-            places = np.argsort(own)
             # a search for sorted values is twice as fast as one in any order
-            ranks[start:end] = in_order[query].searchsorted(own[places])
-        order[start:end] = places + start
+            found = in_order[query].searchsorted(own[places])
+            if tied[query]:
+                found = _after_equals(found, row, in_order[query], chosen[places])
+        if tied[query]:
+            again = np.argsort(found)
+            places, found = places[again], found[again]
+        order[start:end], ranks[start:end] = places + start, found
         start = end
     return order, ranks
+
+
+def _after_equals(
+    ranks: NDArray[np.intp], row: NDArray[Any], in_order: NDArray[Any], items: Ints
+) -> NDArray[np.intp]:
+    """Ranks behind the items of equal value and smaller index; ``ranks`` are those of the first."""
+    following = in_order[np.minimum(ranks + 1, len(row) - 1)]
+    equal = np.flatnonzero((following == row[items]) & (ranks + 1 < len(row)))
+    if len(equal) > _FEW_EQUALS:
+        return _places_in(np.argsort(row, kind="stable"))[items]
+    for place in equal.tolist():
+        item = int(items[place])
+        ranks[place] += np.count_nonzero(row[:item] == row[item])
+    return ranks
+
+
+def _places_in(best_first: NDArray[np.intp]) -> NDArray[np.intp]:
+    places = np.empty_like(best_first)
+    places[best_first] = np.arange(len(best_first))
+    return places
 
 
 def _narrow(values: NDArray[Any]) -> NDArray[Any]:

@@ -49,9 +49,14 @@ def test_mir_equals_a_loop_over_queries_and_ranks(
     assert found["mAP"] == pytest.approx((found["mAP_v2t"] + found["mAP_t2v"]) / 2)
 
 
-def test_equal_scores_rank_by_index_and_tensors_are_accepted() -> None:
+@pytest.mark.parametrize("values", [1, 4, 100])
+@pytest.mark.parametrize("few", [0, 16])
+def test_equal_scores_rank_by_index_and_tensors_are_accepted(
+    values: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("egovl.metrics.retrieval._FEW_EQUALS", few)
     _, relevancy = make()
-    tied = np.random.default_rng(1).integers(0, 4, relevancy.shape).astype(np.float64)
+    tied = np.random.default_rng(1).integers(0, values, relevancy.shape).astype(np.float64)
     found = mir_metrics(torch.tensor(tied), torch.tensor(relevancy))
     # python's sort in the loop is stable: equal scores stay in the order of their index
     assert (found["mAP_v2t"], found["nDCG_v2t"]) == pytest.approx(by_hand(tied, relevancy))
