@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def test_a_resumed_log_purges_the_board_beyond_its_start(tmp_path: Path) -> None
     first = RunLog(RunFolder(tmp_path, 1), 0)
     first.train([{"step": step, "steps": 9, "loss": 1.0} for step in (1, 2, 3, 4)])
     first.close()
+    time.sleep(1.1)  # the board's files are ordered by the second in which they begin
     second = RunLog(RunFolder(tmp_path, 2), 2)
     second.train([{"step": 3, "steps": 9, "loss": 2.0}])
     second.close()
