@@ -142,7 +142,7 @@ def launch_copy(
     run = run_folder_of(spec, place, snapshot)
     token = uuid.uuid4().hex
     facts = run_facts(spec, place, snapshot, after)
-    number, standing = _take_run(run, facts, token)
+    number, standing = take_run(run, facts, token)
     if number is None:
         return Launched(
             run.path, standing.job_id, standing.executor, standing.state, standing.message
@@ -207,7 +207,7 @@ def check_configuration(spec: JobSpec, place: Place, snapshot: Snapshot) -> None
     ConfigurationCheck(spec.module, place.check, snapshot, place.home).wait()
 
 
-def _take_run(run: RunFolder, facts: Mapping[str, Any], token: str) -> tuple[int | None, Standing]:
+def take_run(run: RunFolder, facts: Mapping[str, Any], token: str) -> tuple[int | None, Standing]:
     """Claim the next attempt; None if the run is done or somebody is at work on it."""
     while True:
         standing = find_standing(run)
