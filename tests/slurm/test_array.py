@@ -83,7 +83,7 @@ def test_a_stopped_member_goes_on_alone(slurm: SlurmClient, tmp_path: Path) -> N
         == (launched.jobs[0])
     )
     assert job_of(chosen) == f"{launched.jobs[0]}_2"
-    stop_by_hand(slurm, chosen)
+    stop_by_hand(chosen)
     wait_states(launched.runs, lambda state: state == "done", 60.0)
     assert [starts_of(run) for run in launched.runs] == [[1], [1], [1, 2]]
     assert RunFolder(chosen).last_commit_step()

@@ -23,14 +23,14 @@ def test_scancel_saves_and_ends_the_run_for_good(slurm: SlurmClient, tmp_path: P
     run.wait_end("cancelled", seconds=30.0)
     # Longer than the wait of a job that was requeued.
     time.sleep(15.0)
-    assert slurm.state(run.job_id) == "CANCELLED"
+    assert slurm.state(int(run.launched.job_id)) == "CANCELLED"
     assert run.folder.attempt_numbers() == [1]
     (last,) = {run.steps_of(rank, 1)[-1] for rank in range(WORLD_SIZE)}
     assert run.folder.last_commit_step() == last
 
     again = launch_toy(slurm, tmp_path, num_steps=120)
     assert again.folder.path == run.folder.path
-    assert again.job_id != run.job_id
+    assert again.launched.job_id != run.launched.job_id
     again.wait_end()
     assert again.first_step_of(2) == last + 1
     again.assert_no_step_lost_or_repeated()

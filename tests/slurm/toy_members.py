@@ -78,8 +78,8 @@ def job_of(run: Path) -> str:
     return find_standing(RunFolder(run)).job_id
 
 
-def stop_by_hand(slurm: SlurmClient, run: Path) -> int:
-    """Have a running run save and requeue itself, and start again without Slurm's hold.
+def stop_by_hand(run: Path) -> int:
+    """Have a running run save, stop and go on in a successor.
 
     Returns:
         The attempt that follows.
@@ -89,7 +89,6 @@ def stop_by_hand(slurm: SlurmClient, run: Path) -> int:
     scheduler.send_signal(job_of(run), "USR2")
     outcome = RunFolder(run).attempt(before).outcome_json
     wait_for(lambda: (read_json(outcome) or {}).get("state") == "queued", 30.0, "its stop")
-    hurry(slurm, job_of(run))
     wait_for(lambda: starts_of(run)[-1] == before + 1, 30.0, "its next attempt")
     return before + 1
 

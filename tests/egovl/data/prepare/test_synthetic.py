@@ -145,8 +145,19 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
     again = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     assert "38 videos" in again.stdout
     assert not (tmp_path / "corpus.partial").exists()
-    written = {path.name for path in out.iterdir()}
-    assert {"corpus.json", "egoclip.csv", "egomcq.json", "videos"} <= written
+    assert sorted(path.name for path in out.iterdir()) == [
+        "captions",
+        "charades_ego",
+        "corpus.json",
+        "egoclip.csv",
+        "egomcq.json",
+        "egtea",
+        "ek100",
+        "narrations",
+        "state_change",
+        "videos",
+    ]
+    assert not [path for path in out.rglob(".*")], "no half-written file stays"
     assert len(list((out / "videos").iterdir())) == 38
     for path, modified in kept.items():
         moved = out / "videos" / path.parent.name / "0.mp4"
