@@ -40,7 +40,7 @@ def wait_for_attempt(run: ToyRun, attempt: int, step: int) -> None:
         steps = [max(run.steps_of(rank, attempt), default=0) for rank in range(WORLD_SIZE)]
         return min(steps) >= step
 
-    wait_for(is_there, 120.0, f"step {step} of attempt {attempt}; {run.trouble()}")
+    wait_for(is_there, 240.0, f"step {step} of attempt {attempt}; {run.trouble()}")
 
 
 def assert_all_stacks(run: ToyRun, attempt: int) -> None:
