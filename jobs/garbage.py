@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.configuration_check import CHECKED
 from jobs.errors import RunError
 from jobs.run_folder import RunFolder
 from jobs.snapshot import HALF_WRITTEN, REMOVED, USED, USERS, move_away, read_users
@@ -223,6 +224,8 @@ def _remove(
         for note in (store / USED).glob(f"{name}.*"):
             if _modified(note) < before:
                 note.unlink(missing_ok=True)
+        for verdict in (store / CHECKED).glob(f"{name}.*"):
+            verdict.unlink(missing_ok=True)
     return gone
 
 

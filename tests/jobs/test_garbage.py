@@ -12,6 +12,7 @@ import pytest
 
 import jobs.garbage
 from jobs import gc_command
+from jobs.configuration_check import CHECKED
 from jobs.errors import RunError
 from jobs.garbage import LAUNCH_SEC, collect_garbage
 from jobs.run_folder import RunFolder, create_json, write_json_atomic
@@ -70,12 +71,16 @@ def place(tmp_path: Path) -> Place:
 def test_only_snapshots_that_no_run_refers_to_go(place: Place) -> None:
     used, unused = place.take("used"), place.take("unused")
     place.refer("a", used, "done")
+    for snapshot in (used, unused):
+        write(place.store / CHECKED / f"{snapshot.tree_hash}.0.json", "{}")
     assert place.collect(dry_run=True) == [unused.tree_hash]
     assert sorted(stored(place.store)) == sorted([used.tree_hash, unused.tree_hash])
     assert place.collect() == [unused.tree_hash]
     assert stored(place.store) == [used.tree_hash]
     verify_snapshot(used.path)
     assert place.collect() == []
+    for folder in (USED, CHECKED):
+        assert {path.name[:40] for path in (place.store / folder).iterdir()} == {used.tree_hash}
 
 
 def test_a_snapshot_that_a_launch_took_a_moment_ago_stays(place: Place) -> None:

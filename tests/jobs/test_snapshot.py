@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import jobs.snapshot
+from jobs.configuration_check import CHECKED
 from jobs.errors import SnapshotError
 from jobs.snapshot import MANIFEST, USED, Snapshot, take_snapshot, verify_snapshot
 
@@ -80,7 +81,9 @@ EXPECTED = {
 
 def stored(store: Path) -> list[str]:
     """Every folder of the store, half-written ones too."""
-    return [path.name for path in store.iterdir() if path.is_dir() and path.name != USED]
+    return [
+        path.name for path in store.iterdir() if path.is_dir() and path.name not in (USED, CHECKED)
+    ]
 
 
 def take(source: Path) -> Snapshot:
