@@ -30,10 +30,10 @@ demo: setup
 	$(PY) -m tests.integration.demo
 
 test: setup
-	$(PY) -m pytest -m "not soak"
+	$(PY) -m pytest -m "not soak" -n 3 --dist loadfile
 
 test-fast: setup
-	$(PY) -m pytest -m "not slurm and not slow"
+	$(PY) -m pytest -m "not slurm and not slow" -n 2 --dist loadfile
 
 soak: setup
 	$(PY) -m pytest -m soak

@@ -71,7 +71,10 @@ LINES = {
     ),
     "journey-9": Line(
         "everything CI runs, and the benchmarks",
-        ('-m pytest -q -m "not soak"', "-m pytest tests/bench --benchmark-only -q -s"),
+        (
+            '-m pytest -q -m "not soak" -n 3 --dist loadfile',
+            "-m pytest tests/bench --benchmark-only -q -s",
+        ),
         30,
     ),
 }
