@@ -77,6 +77,58 @@ LINES = {
         ),
         30,
     ),
+    "jobs-1": Line(
+        "every row of the job layer's matrix on the real Slurm, its full product too",
+        (f"{PYTEST} tests/slurm",),
+        60,
+    ),
+    "jobs-2": Line(
+        "launch, arrays, snapshot, status and collection beside the usual ways, in one run each",
+        (
+            "-m pytest --benchmark-only -q -s tests/bench/test_help.py tests/bench/test_launch.py "
+            "tests/bench/test_snapshot.py tests/bench/test_array.py tests/bench/test_status.py "
+            "tests/bench/test_collect.py",
+        ),
+        15,
+    ),
+    "jobs-3": Line(
+        "100 warned stops lose no step; 1,000 killed races never continue a run twice",
+        ("-m tests.slurm.soak --part stops", "-m tests.slurm.soak --part claims"),
+        60,
+    ),
+    "jobs-4": Line(
+        "every pain that the README names has its test",
+        (f"{PYTEST} tests/architecture/test_readme.py -k names",),
+        1,
+    ),
+    "dual-1": Line(
+        "parity on every family of EgoVLP and of LaViLa without the narrator",
+        (f"{PYTEST} tests/parity",),
+        2,
+    ),
+    "dual-2": Line(
+        "full-size checkpoints in the released layouts: in, strictly, and out key for key",
+        (f"{PYTEST} tests/egovl/convert/test_full_size.py",),
+        5,
+    ),
+    "dual-3": Line(
+        "EK-100 MIR equals its definition, against two full sorts",
+        (
+            f"{PYTEST} tests/egovl/metrics",
+            "-m pytest tests/bench/test_metrics.py --benchmark-only -q -s",
+        ),
+        5,
+    ),
+    "dual-6": Line(
+        "DDP, FSDP2, gradient checkpointing and 1, 2, 4 processes agree to 1e-4",
+        ("-m tests.integration.agreement",),
+        10,
+    ),
+    "dual-7": Line(
+        "annotations of 0.4 and 4 million rows: first batch, memory, same-video lookup",
+        ("-m pytest tests/bench/test_annotations.py --benchmark-only -q -s",),
+        5,
+    ),
 }
 
 
