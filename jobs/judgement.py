@@ -14,7 +14,7 @@ from jobs.ledger import comment_tag, record_job
 from jobs.queue_view import Queue
 from jobs.run_facts import RunFacts
 from jobs.run_folder import read_json
-from jobs.slurm import QueuedJob
+from jobs.slurm import END_CAUSES, QueuedJob
 from jobs.standing import FINAL, LIVE, is_process_live, submitting
 
 logger = logging.getLogger(__name__)
@@ -27,17 +27,6 @@ STATES = (
 GOING_ON = ("running", "queued", "waiting", "unknown")
 
 _WAITING_IN_SLURM = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING")
-
-# Slurm's word for an end -> the cause as this project calls it.
-_CAUSES = {
-    "PREEMPTED": "preempt",
-    "TIMEOUT": "timeout",
-    "DEADLINE": "timeout",
-    "NODE_FAIL": "node_fail",
-    "BOOT_FAIL": "node_fail",
-    "FAILED": "crash",
-    "OUT_OF_MEMORY": "crash",
-}
 
 
 @dataclass(frozen=True)
@@ -129,7 +118,7 @@ def judge_gone(facts: RunFacts, end: str) -> Judgement:
     how = f"ended as {end}" if end else "gone without an end mark"
     if not facts.job_id:
         how = "its launch never reached the queue"
-    return Judgement("lost", _CAUSES.get(end, ""), f"{how}, {saved}")
+    return Judgement("lost", END_CAUSES.get(end, ""), f"{how}, {saved}")
 
 
 def _judge_submitting(facts: RunFacts, queue: Queue) -> Judgement | None:

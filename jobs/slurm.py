@@ -20,6 +20,17 @@ _KEPT = ("SLURM_CONF",)
 
 DEFAULT_KILL_WAIT_SEC = 30
 
+# Slurm's word for an end -> the cause as this project calls it. CANCELLED says too little.
+END_CAUSES = {
+    "PREEMPTED": "preempt",
+    "TIMEOUT": "timeout",
+    "DEADLINE": "timeout",
+    "NODE_FAIL": "node_fail",
+    "BOOT_FAIL": "node_fail",
+    "FAILED": "crash",
+    "OUT_OF_MEMORY": "crash",
+}
+
 # Names that Slurm has told this process.
 _seen_partitions: set[str] = set()
 

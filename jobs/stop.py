@@ -31,7 +31,7 @@ from typing import Any
 from jobs.node import is_alive
 from jobs.rank import PID_NAME
 from jobs.run_folder import read_json, write_json_atomic
-from jobs.slurm import parse_time
+from jobs.slurm import END_CAUSES, parse_time
 
 # Slurm looks at time limits about once a minute, so its warning may come that much early.
 LIMIT_SLACK_SEC = 65
@@ -40,17 +40,7 @@ LIMIT_SLACK_SEC = 65
 # preemption too, is on its way to the nodes.
 _RUNNING = ("RUNNING", "SIGNALING", "RESIZING")
 
-# Of a job that has ended. CANCELLED is not here: it says too little.
-_FINAL_CAUSES = {
-    "PREEMPTED": "preempt",
-    "TIMEOUT": "timeout",
-    "DEADLINE": "timeout",
-    "NODE_FAIL": "node_fail",
-    "BOOT_FAIL": "node_fail",
-    "FAILED": "crash",
-    "OUT_OF_MEMORY": "crash",
-    "COMPLETED": "crash",  # without a word of its own
-}
+_FINAL_CAUSES = {**END_CAUSES, "COMPLETED": "crash"}  # without a word of its own
 
 LEFT_BEHIND_SEC = 86400
 
