@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.__main__ import find_live, send_stop_signal
 from jobs.run_folder import read_json
 from jobs.slurm import parse_time
 from jobs.standing import hasten
+from jobs.steer import find_live, send_stop_signal
 from tests.slurm.client import SlurmClient
 from tests.slurm.configuration import PROFILES, Settings
 from tests.slurm.errors import TestbedError
