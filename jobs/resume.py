@@ -44,9 +44,10 @@ def resume(run: RunFolder, resources: Mapping[str, Any] | None = None) -> Launch
         )
     facts = read_run(run)
     snapshot = Snapshot(Path(facts["snapshot"]), str(facts["snapshot_hash"]))
+    if snapshot.path.parent.is_dir():
+        mark_used(snapshot.path)
     if not snapshot.path.is_dir():
         raise RunError(f"{run.path}: its code copy {snapshot.path} is gone; launch it again")
-    mark_used(snapshot.path)
     holder = run.attempt(run.latest_attempt()).holder
     known = read_json(run.spec_json(holder.token)) if holder else None
     before = JobSpec.from_json(known or facts["spec"])

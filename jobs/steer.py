@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from jobs import slurm
+from jobs.chain import end_children
 from jobs.errors import JobsError, RunError
 from jobs.find_run import find_run
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
@@ -156,3 +157,4 @@ def _mark(run: RunFolder, state: str, cause: str, standing: Standing) -> None:
     command = "stop" if state == "stopped" else "cancel"
     why = {"job_id": standing.job_id, "cause": cause, "reason": f"python -m jobs {command}"}
     run.write_state(state, **{**kept, **where, **why})
+    end_children(run)

@@ -112,7 +112,9 @@ class Trial:
     @staticmethod
     def prepare(folder: Path, seed: int, is_blind: bool) -> Trial:
         run, draw = RunFolder(folder / "kind" / "run"), random.Random(seed)
-        create_json(run.run_json, {"snapshot": "/code"})
+        code = run.path / "code"
+        code.mkdir(parents=True)
+        create_json(run.run_json, {"snapshot": str(code), "snapshot_hash": "0"})
         write_json_atomic(run.spec_json(TOKEN), JobSpec("kind", "run").to_json())
         write_json_atomic(run.sbatch_json(TOKEN), {"job_name": "run"})
         run.claim_attempt(1, TOKEN, 0, by="launch")
