@@ -157,7 +157,7 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
         "state_change",
         "videos",
     ]
-    assert not [path for path in out.rglob(".*")], "no half-written file stays"
+    assert not list(out.rglob(".*")), "no half-written file stays"
     assert len(list((out / "videos").iterdir())) == 38
     for path, modified in kept.items():
         moved = out / "videos" / path.parent.name / "0.mp4"
