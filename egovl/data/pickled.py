@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from egovl.convert.unpickle import load_pickle
+
 # what numpy names in its pickles stands in a private module that has moved between releases
 _reconstruct: Callable[..., object] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
 _scalar: Callable[..., object] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]

@@ -63,5 +63,5 @@ def test_files_of_a_list_are_missed_one_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["[]", "[8, train.csv]"])
 def test_a_list_that_is_none_of_files_is_refused(tmp_path: Path, value: str) -> None:
     lists = "train.dataset.annotations"
-    with pytest.raises(ValueError, match="annotations is empty|expected a path, got 8"):
+    with pytest.raises(ValueError, match=r"annotations is empty|expected a path, got 8"):
         load_recipe(ROOT / "configs/debug/benchmarks.yaml", [f"{lists}={value}"])
