@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy._core.multiarray import (  # pyright: ignore[reportMissingImports]
-    _reconstruct,
-    scalar,
-)
 
 from egovl.convert.unpickle import load_pickle
+
+# what numpy names in its pickles stands in a private module that has moved between releases
+_reconstruct: Callable[..., object] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
+_scalar: Callable[..., object] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 
 
 def _array(_kind: object, shape: tuple[int, ...], code: bytes) -> object:
@@ -25,7 +25,7 @@ _NUMPY: dict[tuple[str, str], Callable[..., object]] = {
     **{
         (f"numpy.{package}.multiarray", name): build
         for package in ("core", "_core")
-        for name, build in (("scalar", scalar), ("_reconstruct", _array))
+        for name, build in (("scalar", _scalar), ("_reconstruct", _array))
     },
 }
 

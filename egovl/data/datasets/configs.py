@@ -204,10 +204,17 @@ class StateChangeConfig(ChunkedVideoConfig):
     extracted: bool = True
     """Frames as frames_jpeg[_neg]/<unique_id>/<frame>.jpeg below video_root; off: video files."""
     num_frames: int = 16
+    spacing: Literal["multiples", "even"] = "multiples"
+    """multiples: frame numbers that the spacing divides, as published; it may leave out the end of a
+    short window. even: the middles of equal parts."""
     max_clips: int | None = None
     """Reads only this many (as published: 1000, a leftover); None: all."""
     legacy_offset: bool = False
     """EgoVLP: the random start is drawn between 8 - length and 1 second, not 0 and 8 - length."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice("spacing", self.spacing, ("multiples", "even"))
 
 
 @dataclass(frozen=True, kw_only=True)

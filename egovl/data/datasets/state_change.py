@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egovl.data.datasets.configs import StateChangeConfig
-from egovl.data.sampling import keyframe_ids
+from egovl.data.sampling import keyframe_ids, range_frame_ids
 from egovl.data.types import ClipRef, RandomSource, Sample, Span, VideoSource
 
 FRAMES_PER_SEC = 30
@@ -78,7 +78,8 @@ class StateChanges:
 
     def _sample(self, index: int, start: int, end: int) -> Sample:
         clip = self._clips[index]
-        frames = tuple(keyframe_ids(start, end, self._config.num_frames))
+        choose = keyframe_ids if self._config.spacing == "multiples" else range_frame_ids
+        frames = tuple(choose(start, end, self._config.num_frames))
         span = Span(clip.start_sec, clip.end_sec)
         reference = ClipRef(self._source(clip), span, frames=frames)
         return Sample(index, (reference,), ("",), self._labels(clip, frames))

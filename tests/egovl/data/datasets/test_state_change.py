@@ -83,6 +83,19 @@ def test_a_training_window_is_part_of_the_clip_and_holds_the_keyframe(
     assert len({oscc.draw_sample(1, SampleRandom(0, v, 1)).clips[0].frames for v in range(9)}) > 1
 
 
+def test_even_frames_cover_a_short_window_to_its_end(tmp_path: Path) -> None:
+    window = {"parent_start_frame": 302, "parent_end_frame": 347, "parent_end_sec": 11.6}
+    short = CLIPS[0] | window | {"parent_pnr_frame": 345}
+    (tmp_path / "fho.json").write_text(json.dumps({"clips": [short]}))
+    published = build(tmp_path, PNRConfig)[0].clips[0].frames or ()
+    even = build(tmp_path, PNRConfig, spacing="even")[0]
+    frames = even.clips[0].frames or ()
+    assert (len(published), published[-1]) == (16, 332)
+    assert len(frames) == 16
+    assert frames[-1] > 342
+    assert even.labels["keyframe"] == 15
+
+
 def test_frames_may_come_from_the_videos_themselves(tmp_path: Path) -> None:
     dataset = build(tmp_path, OSCCConfig, extracted=False, chunk_sec=10.0)
     video = dataset[0].clips[0].video

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from egovl.recipe import Recipe, input_hashes, load_recipe, missing_inputs
+from tests.architecture.source import ROOT
+
+
+def recipe(folder: Path, *overrides: str) -> Recipe:
+    for name in ("test.csv", "sentences.csv", "train.csv", "weights.pth"):
+        (folder / name).write_text(name)
+    (folder / "videos").mkdir(exist_ok=True)
+    mir = "evaluate.ek100_mir.dataset"
+    return load_recipe(
+        ROOT / "configs/lavila/zero_shot_tsf_base.yaml",
+        [
+            f"{mir}.annotations={folder}/test.csv",
+            f"{mir}.sentences={folder}/sentences.csv",
+            f"{mir}.video_root={folder}/videos",
+            f"init.file={folder}/weights.pth",
+            *overrides,
+        ],
+    )
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_result_names_the_hashes_of_annotations_relevancy_and_weights(tmp_path: Path) -> None:
+    (tmp_path / "r.npy").write_text("matrix")
+    found = input_hashes(
+        recipe(tmp_path, f"evaluate.ek100_mir.dataset.relevancy={tmp_path}/r.npy"),
+        lambda path: path,
+    )
+    assert found == {
+        "evaluate.ek100_mir.dataset.annotations": sha256("test.csv"),
+        "evaluate.ek100_mir.dataset.sentences": sha256("sentences.csv"),
+        "evaluate.ek100_mir.dataset.relevancy": sha256("matrix"),
+        "init.file": sha256("weights.pth"),
+    }
+
+
+def test_a_run_folder_stands_for_its_newest_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "step-5").mkdir(parents=True)
+    (run / "step-5" / "COMMIT").write_text("five")
+    chosen = recipe(tmp_path, f"init={{origin: egovl, file: {run}}}")
+    assert input_hashes(chosen, lambda path: path / "step-5")["init.file"] == sha256("five")
+
+
+def test_files_of_a_list_are_missed_one_by_one(tmp_path: Path) -> None:
+    cls = "evaluate.ek100_cls.dataset"
+    chosen = recipe(tmp_path, f"{cls}.action_tables=[{tmp_path}/train.csv, {tmp_path}/none.csv]")
+    missing = missing_inputs(chosen)
+    assert f"{cls}.action_tables.1: {tmp_path}/none.csv" in missing
+    assert not any("action_tables.0" in line or "ek100_mir.dataset.ann" in line for line in missing)
+
+
+@pytest.mark.parametrize("value", ["[]", "[8, train.csv]"])
+def test_a_list_that_is_none_of_files_is_refused(tmp_path: Path, value: str) -> None:
+    lists = "train.dataset.annotations"
+    with pytest.raises(ValueError, match=r"annotations is empty|expected a path, got 8"):
+        load_recipe(ROOT / "configs/debug/benchmarks.yaml", [f"{lists}={value}"])
