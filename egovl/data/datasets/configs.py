@@ -205,7 +205,7 @@ class StateChangeConfig(ChunkedVideoConfig):
     """Frames as frames_jpeg[_neg]/<unique_id>/<frame>.jpeg below video_root; off: video files."""
     num_frames: int = 16
     spacing: Literal["multiples", "even"] = "multiples"
-    """multiples: frame numbers that the spacing divides, as published; it may leave out the end of a
+    """multiples: frame numbers that the spacing divides, as published; may leave out the end of a
     short window. even: the middles of equal parts."""
     max_clips: int | None = None
     """Reads only this many (as published: 1000, a leftover); None: all."""
