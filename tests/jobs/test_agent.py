@@ -116,7 +116,7 @@ def test_rank_that_always_dies_ends_the_run_with_a_reason(tmp_path: Path) -> Non
     assert (state["state"], state["cause"]) == ("failed", "crash")
     assert "4 attempts ended by crash" in state["reason"]
     assert "rank" in state["reason"]
-    assert run.latest_attempt() == 3
+    assert run.latest_attempt() == 4
 
 
 @pytest.mark.slow

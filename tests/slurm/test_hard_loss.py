@@ -109,9 +109,10 @@ def test_ranks_that_outlive_all_their_slurmds_write_nothing_once_fenced(
     run.assert_continued_from_last_commit(2)
     assert len(run.steps_of(0, 1)) > killed_at
     _wait_none_left(run, names)
-    # Nor does the batch shell of the first execution, which outlived its slurmd as well.
+    # Nor does the batch shell of the first execution, which outlived its slurmd as well: how that
+    # ended is written by the second.
     state = run.folder.read_state()
     assert (state["state"], state["attempt"]) == ("running", 2)
-    assert run.outcome(1) == {}
+    assert (run.outcome(1)["cause"], run.outcome(1)["state"]) == ("node_fail", "queued")
     run.assert_continued_from_last_commit(2)
     run.assert_right_values()
