@@ -97,7 +97,8 @@ class RankWatch:
         by_phase = {"start": limits.start_sec, "save": limits.save_sec, "eval": limits.eval_sec}
         if self.beat.phase != "step":
             return by_phase.get(self.beat.phase, max(step, *by_phase.values()))
-        done = self.beat.count - (self._first_step or self.beat.count)
+        first = self.beat.count if self._first_step is None else self._first_step
+        done = self.beat.count - first
         return step if done >= WARM_UP_STEPS else max(step, limits.start_sec)
 
 

@@ -86,6 +86,13 @@ def test_first_steps_have_the_time_of_the_start(node: Node) -> None:
     assert node.pass_time(15) is not None
 
 
+def test_run_whose_very_first_step_was_seen_comes_out_of_its_start(node: Node) -> None:
+    node.beat(0, "start", 0)
+    assert node.pass_time(1) is None
+    node.train(0, 6, 1.0, first=0)
+    assert node.pass_time(15) is not None
+
+
 @pytest.mark.parametrize(("phase", "limit"), [("save", 50), ("eval", 30), ("start", 100)])
 def test_phases_have_their_own_limits(node: Node, phase: str, limit: int) -> None:
     node.train(0, 10, 0.5)
