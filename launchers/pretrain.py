@@ -2,7 +2,7 @@
 
 python launchers/pretrain.py --nodes 4 --partition a100
 python launchers/pretrain.py --nodes 4 --time 48h optim.lr=3e-5 --dry-run
-python launchers/pretrain.py --config configs/debug/pretrain.yaml --executor local --follow
+python launchers/pretrain.py --config configs/debug/demo.yaml --executor local --follow
 """
 
 import os

@@ -49,11 +49,18 @@ def last_step(run_dir: Path) -> int:
     return max(steps)
 
 
+def fresh_name(name: str) -> str:
+    """A name that no run has ended under: the same launch again is the same run."""
+    names = (name, *(f"{name}-again{count}" for count in range(1, 1000)))
+    runs = ROOT / "runs/pretrain"
+    return next(each for each in names if not any(runs.glob(f"{each}-????????/result.json")))
+
+
 def find_run(name: str, since: float) -> Path | None:
     """The run folder of a launch that began at ``since``."""
     found = [
         path.parent
-        for path in (ROOT / "runs/pretrain").glob(f"{name}-*/run.json")
+        for path in (ROOT / "runs/pretrain").glob(f"{name}-????????/run.json")
         if (path.parent / "attempts").stat().st_mtime >= since - 1
     ]
     return found[0] if found else None
@@ -82,7 +89,7 @@ def main() -> None:
     started = time.time()
     say("egovl demo: a rendered corpus, a small dual encoder, one preemption, one table")
     run("-m", "egovl", "prepare", "synthetic", "--out", "data/synthetic")
-    name = f"demo-seed{args.seed}"
+    name = fresh_name(f"demo-seed{args.seed}")
     since = time.time()
     flags = ("--config", RECIPE, "--executor", "local", "--name", name, "--follow")
     overrides = (f"seed={args.seed}", *args.overrides)
