@@ -1,6 +1,6 @@
 """``python -m egovl COMMAND``: everything egovl does, by hand or under torchrun.
 
-    python -m egovl train --config configs/debug/pretrain.yaml --run-dir runs/try
+    python -m egovl train --config configs/debug/demo.yaml --run-dir runs/try
     torchrun --nproc-per-node 2 -m egovl train --config F --run-dir D optim.lr=1e-4
     python -m egovl eval --config F --run-dir D
     python -m egovl check --config F trainer.steps=10
