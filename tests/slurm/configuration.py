@@ -16,7 +16,7 @@ from typing import Any
 
 TRACKERS = ("linuxproc", "cgroup")
 PREEMPT_MODES = ("REQUEUE", "CANCEL")
-KILL_WAIT_SEC = 8
+KILL_WAIT_SEC = 16
 GRACE_SEC = 20
 GPUS_PER_NODE = 2
 CPUS_PER_NODE = 16

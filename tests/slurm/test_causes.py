@@ -17,7 +17,7 @@ from jobs.resume import resume
 from jobs.run_folder import read_json
 from jobs.slurm import parse_time
 from tests.slurm.client import SlurmClient
-from tests.slurm.configuration import PROFILES
+from tests.slurm.configuration import KILL_WAIT_SEC, PROFILES
 from tests.slurm.toy_run import WORLD_SIZE, ToyRun, launch_toy
 from tests.slurm.waiting import wait_for
 
@@ -93,7 +93,7 @@ def test_scancel_ends_the_run(slurm: SlurmClient, tmp_path: Path) -> None:
     run.wait_end("cancelled", seconds=30.0)
     stop = run.stop_of(1)
     assert (stop["reason"], stop["source"]) == ("cancelled", "slurm")
-    assert abs(stop["deadline"] - told - 8) < 3  # KillWait
+    assert abs(stop["deadline"] - told - KILL_WAIT_SEC) < 3
     assert run.outcome(1)["cause"] == "cancelled"
     assert_last_step_was_saved(run, 1)
     assert run.folder.attempt_numbers() == [1]
