@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.agent import read_run
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.conclusion import conclude_lost
 from jobs.errors import RunError
@@ -42,7 +41,7 @@ def resume(run: RunFolder, resources: Mapping[str, Any] | None = None) -> Launch
         return Launched(
             run.path, standing.job_id, standing.executor, standing.state, standing.message
         )
-    facts = read_run(run)
+    facts = run.read_facts()
     snapshot = Snapshot(Path(facts["snapshot"]), str(facts["snapshot_hash"]))
     if snapshot.path.parent.is_dir():
         mark_used(snapshot.path)

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from jobs.errors import RunError
+
 # Hard links do not exist on these answers; the file is then created in place with O_EXCL.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
@@ -269,6 +271,17 @@ class RunFolder:
             and (step := _commit_step(self.checkpoints / name / "COMMIT")) is not None
         ]
         return max(steps, default=None)
+
+    def read_facts(self) -> dict[str, Any]:
+        """Return `run.json`: what was launched, from where.
+
+        Raises:
+            RunError: if it is not there.
+        """
+        facts = read_json(self.run_json)
+        if facts is None:
+            raise RunError(f"{self.path} is not a run folder: it has no whole run.json")
+        return facts
 
     def read_state(self) -> dict[str, Any]:
         """Return `state.json`; empty if there is none."""

@@ -22,9 +22,10 @@ from typing import Any
 from unittest import mock
 
 from jobs import slurm, successor
-from jobs.agent import NodeAgent, enter_attempt
+from jobs.agent import NodeAgent
 from jobs.continuation import continue_run
 from jobs.errors import JobsError
+from jobs.execution import enter_attempt
 from jobs.ledger import comment_tag, record_job
 from jobs.node import NodeFacts
 from jobs.outcome import Decision, write_outcome

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from jobs import rendezvous
-from jobs.agent import NodeAgent, enter_attempt
+from jobs.agent import NodeAgent
 from jobs.cluster import Cluster
+from jobs.execution import enter_attempt
 from jobs.follow import follow
 from jobs.node import NodeFacts, is_alive
 from jobs.run_folder import RunFolder, read_json, write_json_atomic

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.agent import enter_attempt
+from jobs.execution import enter_attempt
 from jobs.node import NodeFacts
 from jobs.run_folder import RunFolder
 from jobs.signals import SignalPipe
