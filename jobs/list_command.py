@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # typing costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jobs.array_view import WaitingArray
     from jobs.status import RunStatus, StatusReader
 
 HELP = "all runs in one table: state, step, time left, job, why it waits or stopped"
@@ -87,30 +88,35 @@ def show_rows(
 
     from jobs.status_table import render_table, wants_colour
 
+    arrays = reader.read_arrays()
     if as_json:
         import json
 
         facts = {"schema": 1, "folder": where, "hidden": hidden, "problem": reader.problem}
-        print(json.dumps({**facts, "runs": [row.to_json() for row in rows]}, indent=1))
+        lists = {"arrays": [each.to_json() for each in arrays]}
+        lists["runs"] = [row.to_json() for row in rows]
+        print(json.dumps({**facts, **lists}, indent=1))
         return
     # a pipe or a file has no width: nothing is cut there
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if rows:
         print(render_table(rows, width, colour=wants_colour()))
         print()
-    print(describe_end(rows, hidden, where))
+    print(describe_end(rows, hidden, where, arrays))
     if reader.problem:
         print(f"Slurm does not answer: {reader.problem}", file=sys.stderr)
 
 
-def describe_end(rows: Sequence[RunStatus], hidden: int, where: str) -> str:
+def describe_end(
+    rows: Sequence[RunStatus], hidden: int, where: str, arrays: Sequence[WaitingArray] = ()
+) -> str:
     """Return the lines below a table: counts, what is not shown, what to do about lost runs."""
     from jobs.status_table import summarise
 
-    if not rows and not hidden:
+    if not rows and not hidden and not arrays:
         return f"no runs in {where} yet; start one: python launchers/pretrain.py, or make demo"
     older = f"; {hidden} ended more than {RECENT_DAYS} days ago: --all" if hidden else ""
-    lines = [summarise(rows) + older]
+    lines = [summarise(rows) + older, *(array.describe() for array in arrays)]
     lost = next((row for row in rows if row.state == "lost"), None)
     if lost is not None:
         lines.append(f"lost: nobody is at work on it; go on with python -m jobs resume {lost.name}")

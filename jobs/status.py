@@ -11,12 +11,13 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs import slurm
 from jobs.accounting import find_ends
+from jobs.array_view import WaitingArray, find_waiting, starters
 from jobs.errors import SubmitError
 from jobs.judgement import (
     GOING_ON,
@@ -115,6 +116,14 @@ class StatusReader:
         """Return one run; None if the folder is none."""
         facts = read_facts(str(path), path.parent.name, path.name)
         return self._judge_all([facts])[0] if facts is not None else None
+
+    def read_arrays(self) -> list[WaitingArray]:
+        """Return the arrays of which members have not begun, and what will start those."""
+        found = find_waiting(self.runs)
+        if any(array.executor == "slurm" for array in found):
+            self._look(())
+        queue = self._queue or Queue()
+        return [replace(array, jobs=starters(array, queue)) for array in found]
 
     def look_soon(self, after_sec: float) -> None:
         """Have the next look at the queue come earlier, as far as the budget allows."""

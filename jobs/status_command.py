@@ -128,10 +128,12 @@ def _draw_all(reader: StatusReader, width: int | None) -> Frame:
     for row in rows:
         reader.lift_wait(row)
     table = render_table(rows, width, colour=wants_colour()) if rows else ""
-    end = describe_end(rows, hidden, str(reader.runs))
+    arrays = reader.read_arrays()
+    end = describe_end(rows, hidden, str(reader.runs), arrays)
     if reader.problem:
         end += "\nSlurm does not answer; states are as last written"
     head = f"{time.strftime('%H:%M:%S')}  {end.splitlines()[0]}"
     brief = "\n".join(f"{r.name} {r.state} {r.attempt} {r.job_id} {r.pending}" for r in rows)
     text = "\n".join([head, "", table, *end.splitlines()[1:]])
-    return Frame(text, brief, any(row.state in GOING_ON for row in rows))
+    is_live = any(row.state in GOING_ON for row in rows) or any(array.jobs for array in arrays)
+    return Frame(text, brief, is_live)

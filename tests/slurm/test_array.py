@@ -13,6 +13,7 @@ from jobs.cluster import Cluster
 from jobs.errors import SubmitError
 from jobs.run_folder import RunFolder
 from jobs.spec import JobSpec
+from jobs.status import StatusReader
 from tests.slurm.client import SlurmClient
 from tests.slurm.toy_members import (
     RESOURCES,
@@ -52,6 +53,9 @@ def test_only_the_missing_members_of_120_are_resubmitted(
     first = launch(tmp_path, specs + specs[:5], parallel=90)
     assert (first.queued, len(first.jobs), len(first.runs)) == (120, 3, 120)
     assert slurm.job(int(first.jobs[0]))["ArrayTaskThrottle"] == "30"
+    (waiting,) = StatusReader(tmp_path / "runs").read_arrays()
+    assert (waiting.members, waiting.jobs) == (120, tuple(sorted(first.jobs, key=int)))
+    assert 0 < waiting.waiting <= 120
     again = launch(tmp_path, specs)
     assert (again.queued, len(again.plan.live) + len(again.plan.done)) == (0, 120)
     hanging = [first.runs[number] for number in HANGING]
@@ -68,6 +72,7 @@ def test_only_the_missing_members_of_120_are_resubmitted(
     wait_states(first.runs, lambda state: state == "done", 60.0)
     assert {run for run in first.runs if starts_of(run) != [1]} == unlucky
     assert all(starts_of(run) == [1, 2] for run in unlucky)
+    assert StatusReader(tmp_path / "runs").read_arrays() == []
     third = launch(tmp_path, specs)
     assert (third.queued, len(third.plan.done)) == (0, 120)
 
