@@ -7,6 +7,7 @@ written as zeros for the published code to load.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,6 +104,11 @@ def tolerated_of(model: nn.Module, state: Mapping[str, Tensor]) -> Tolerated:
 def _left_aggregator(model: nn.Module) -> tuple[str, ...]:
     learned = any(name.startswith("aggregator.") for name in model.state_dict())
     return () if learned else (_AGGREGATOR_NAMES,)
+
+
+def is_unused(name: str) -> bool:
+    """Whether a published tensor is one that the released model never uses, or its probe's."""
+    return any(re.fullmatch(pattern, name) for pattern in (*_DEAD_NAMES, _PROBE_NAMES))
 
 
 def has_aggregator(state: Mapping[str, Tensor]) -> bool:
