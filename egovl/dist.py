@@ -207,6 +207,22 @@ def gather_pair(video: Tensor, text: Tensor, mode: GatherMode = "full") -> Gathe
     """
     if video.shape != text.shape:
         raise ValueError(f"video {tuple(video.shape)} and text {tuple(text.shape)} are not pairs")
+    own, others, offset = gather_group([video, text], mode)
+    return GatheredPair(own[0], own[1], *(others or (None, None)), offset)
+
+
+def gather_group(
+    parts: Sequence[Tensor], mode: GatherMode = "full"
+) -> tuple[list[Tensor], list[Tensor] | None, int]:
+    """Gather matrices whose rows belong together, ``[B, D]`` each of its own width.
+
+    Returns:
+        What is scored; the candidates, if they are not the same rows; the candidate of row 0. The
+        modes are those of `gather_pair`.
+
+    Raises:
+        ValueError: for another mode, or if the row counts differ.
+    """
     gathers = {
         "full": gather_with_grad,
         "sharded": gather_with_grad,
@@ -215,15 +231,12 @@ def gather_pair(video: Tensor, text: Tensor, mode: GatherMode = "full") -> Gathe
     }
     if mode not in gathers:
         raise ValueError(f"gather mode {mode!r}: allowed are {', '.join(gathers)}")
-    dtype = torch.promote_types(video.dtype, torch.float32)
-    video, text = video.to(dtype), text.to(dtype)
-    # one collective for both: half the latency, and no order of two backwards to agree on
-    pairs = torch.cat([video, text], dim=1)
-    all_video, all_text = gathers[mode](pairs).split(video.shape[1], dim=1)
+    parts = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts]
+    # one collective for all: a fraction of the latency, and no order of backwards to agree on
+    gathered = gathers[mode](torch.cat(parts, dim=1)).split([x.shape[1] for x in parts], dim=1)
     if mode in ("full", "legacy_local_grad"):
-        return GatheredPair(all_video, all_text)
-    offset = rank() * video.shape[0]
-    return GatheredPair(video, text, all_video, all_text, offset)
+        return list(gathered), None, 0
+    return list(parts), list(gathered), rank() * parts[0].shape[0]
 
 
 # Gathers for evaluation: ranks hold different numbers of samples.

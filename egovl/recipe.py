@@ -31,19 +31,42 @@ else:  # the tables decide what a name may stand for
 
 
 @dataclass(frozen=True)
+class ParentsConfig:
+    """A second stream of batches, seen by turns with the first: videos with summaries (HierVL)."""
+
+    dataset: DatasetConfig
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    children_per_parent: int = 5
+    """Steps on the first stream before each on this one; 0: this one alone."""
+    cache_clips: bool = False
+    """With a frozen video tower: encode the clips once, kept in the run's folder, and train on
+    their embeddings. Without random crops, flips and frames, which cannot be kept."""
+
+    def __post_init__(self) -> None:
+        if self.children_per_parent < 0:
+            raise ValueError(
+                f"children_per_parent is {self.children_per_parent}; it must be 0 or more"
+            )
+
+
+@dataclass(frozen=True)
 class StageConfig:
     """A task on a dataset, read by a loader."""
 
     task: TaskConfig
     dataset: DatasetConfig
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    parents: ParentsConfig | None = None
+    """Training only."""
+    cache_clips: bool = False
+    """As in `parents`, for a task on long videos alone."""
 
 
 @dataclass(frozen=True)
 class InitConfig:
     """Weights to start from."""
 
-    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp"]
+    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "hiervl"]
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
     file: Path
     text: Path | None = None

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from egovl.convert.distilbert import load_text_tower
 from egovl.convert.initialize import Adaptation, load_released, load_weights
 from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
-from egovl.data.loader import LoaderError, build_eval_loader, build_train_loader
+from egovl.data.loader import LoaderError, build_eval_loader
 from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit, read_weights
 from egovl.engine.checkpoint import CheckpointError as SaveError
 from egovl.engine.evaluator import Evaluation, evaluate
@@ -37,6 +37,7 @@ from egovl.engine.signals import StopRequest
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
 from egovl.recipe import Recipe, StageConfig, input_hashes
+from egovl.streams import TrainStreams
 from egovl.tasks.binding import bind
 
 logger = logging.getLogger(__name__)
@@ -89,37 +90,29 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
     torch.manual_seed(recipe.seed)  # the same first weights on every rank
     _set_precision(recipe)
     model: nn.Module = recipe.model.build()
-    dataset = stage.dataset.build()
+    streams = TrainStreams(recipe, stage, tokenizer)
     _initialize(model, recipe)
     flops = _describe_model(recipe, folder)
     if dist.rank() == 0:
-        logger.info("%d samples, %d a step", len(dataset), stage.loader.batch_size)
-
-    def batches(start_sample: int) -> Iterator[Any]:
-        return iter(
-            build_train_loader(
-                dataset,
-                stage.loader,
-                tokenizer,
-                seed=recipe.seed,
-                rank=dist.rank(),
-                world_size=dist.world_size(),
-                start_sample=start_sample,
-            )
-        )
-
+        logger.info("%s", streams)
+    total_steps = streams.total_steps()
+    task = bind(stage.task.build(), streams.dataset, tokenizer)
+    streams.cache_clips(model.to(device), task, folder.path)
     plan = TrainPlan(
-        task=bind(stage.task.build(), dataset, tokenizer),
+        task=task,
         model=model,
-        batches=batches,
+        batches=streams.batches,
         global_batch=stage.loader.batch_size,
-        total_steps=_total_steps(recipe, len(dataset)),
+        total_steps=total_steps,
         evaluations=_evaluations(recipe, tokenizer),
         seed=recipe.seed,
         forward_flops=flops,
     )
-    optim = recipe.optim.in_steps(len(dataset) // stage.loader.batch_size)
-    return Trainer(plan, optim, recipe.trainer, folder, stop, device).fit()
+    optim = recipe.optim.in_steps(streams.steps_per_epoch())
+    config = recipe.trainer
+    if streams.leaves_unused:
+        config = dataclasses.replace(config, find_unused_parameters=True)
+    return Trainer(plan, optim, config, folder, stop, device).fit()
 
 
 def _describe_model(recipe: Recipe, folder: RunFolder) -> float | None:
@@ -210,19 +203,6 @@ def _evaluations(recipe: Recipe, tokenizer: Any) -> list[Evaluation]:
         return Evaluation(name, bind(stage.task.build(), dataset, tokenizer), loader)
 
     return [build(name, stage) for name, stage in recipe.evaluate.items()]
-
-
-def _total_steps(recipe: Recipe, num_samples: int) -> int:
-    assert recipe.train is not None
-    per_epoch = num_samples // recipe.train.loader.batch_size
-    if per_epoch == 0:
-        raise ValueError(
-            f"{num_samples} samples do not fill one batch of {recipe.train.loader.batch_size}: "
-            "lower train.loader.batch_size"
-        )
-    if recipe.trainer.steps is not None:
-        return recipe.trainer.steps
-    return max(1, round(float(recipe.trainer.epochs or 1) * per_epoch))
 
 
 def _set_precision(recipe: Recipe) -> None:

@@ -18,7 +18,15 @@ from egovl.data.datasets.configs import (
     PNRConfig,
     WebVidConfig,
 )
+from egovl.data.datasets.long_video_configs import (
+    AnticipationConfig,
+    ClipsAndSummariesConfig,
+    HowTo100MConfig,
+    SummariesConfig,
+    SummaryMCQConfig,
+)
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
+from egovl.models.hierarchy_configs import HierarchicalEncoderConfig, LongVideoConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
@@ -26,6 +34,12 @@ from egovl.tasks.configs import (
     MultipleChoiceConfig,
     RetrievalConfig,
     ZeroShotConfig,
+)
+from egovl.tasks.hierarchy_configs import AnticipationConfig as AnticipationTaskConfig
+from egovl.tasks.hierarchy_configs import (
+    HierarchicalConfig,
+    LongVideoClassificationConfig,
+    SummaryChoiceConfig,
 )
 
 TASKS = {
@@ -35,11 +49,17 @@ TASKS = {
     "zero_shot": ZeroShotConfig,
     "classification": ClassificationConfig,
     "keyframe": KeyframeConfig,
+    "hierarchical": HierarchicalConfig,
+    "summary_choice": SummaryChoiceConfig,
+    "long_video_classification": LongVideoClassificationConfig,
+    "anticipation": AnticipationTaskConfig,
 }
 
 MODELS = {
     "classifier": ClassifierConfig,
     "dual_encoder": DualEncoderConfig,
+    "hierarchical": HierarchicalEncoderConfig,
+    "long_video": LongVideoConfig,
 }
 
 DATASETS = {
@@ -54,4 +74,9 @@ DATASETS = {
     "egtea": EGTEAConfig,
     "oscc": OSCCConfig,
     "pnr": PNRConfig,
+    "summaries": SummariesConfig,
+    "clips_and_summaries": ClipsAndSummariesConfig,
+    "summary_mcq": SummaryMCQConfig,
+    "howto100m": HowTo100MConfig,
+    "lta": AnticipationConfig,
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from egovl.convert.keys import KeyMap, Rename
-from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_published
+from egovl.convert.load import AGGREGATOR, PSEUDO_SCALE, LoadReport, Tolerated, load_published
 from egovl.convert.space_time import TIME_ONLY, count_blocks, heads_of
 from egovl.convert.unpickle import CheckpointError
 from egovl.models.classifier import Classifier
@@ -110,7 +110,7 @@ def load_dual_encoder(model: DualEncoder, state: Mapping[str, Tensor]) -> LoadRe
         return load_classifier(model, state)
     same_width = _embed_dim(state) == model.config.embed_dim and model.config.projection == "linear"
     by_frame = isinstance(model.video, ImageTransformer)
-    missing = (PSEUDO_SCALE,) if by_frame else (*TIME_ONLY, PSEUDO_SCALE)
+    missing = (PSEUDO_SCALE, AGGREGATOR) if by_frame else (*TIME_ONLY, PSEUDO_SCALE, AGGREGATOR)
     tolerated = Tolerated(
         missing=missing if same_width else missing + _OWN_PROJECTIONS,
         dropped=RECORDS if same_width else RECORDS + _PROJECTIONS,

@@ -15,6 +15,7 @@ _EPILOG = """\
 origins:
   lavila   dual encoders and classifiers of LaViLa's model zoo
   egovlp   EgoVLP's released dual encoders
+  hiervl   HierVL's released encoders; what its aggregator never uses is reported as dropped
   clip     OpenAI's CLIP with a vision transformer
   egovl    a file that `export` or `convert` wrote
 
@@ -28,7 +29,8 @@ examples:
 """
 
 SHOWN = 20
-_SUFFIXES = {"egovl": (".safetensors",), "lavila": (".pth", ".pt"), "egovlp": (".pth", ".pt")}
+_TORCH = (".pth", ".pt")
+_SUFFIXES = {"egovl": (".safetensors",), "lavila": _TORCH, "egovlp": _TORCH, "hiervl": _TORCH}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--origin",
         required=True,
-        choices=("lavila", "egovlp", "clip", "egovl"),
+        choices=("lavila", "egovlp", "hiervl", "clip", "egovl"),
         help="who wrote IN",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")

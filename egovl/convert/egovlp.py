@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from egovl.convert.distilbert import POSITION_IDS, distilbert_config
 from egovl.convert.heads import OWN_HEADS
 from egovl.convert.keys import KeyMap, Rename
-from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_published
+from egovl.convert.load import AGGREGATOR, PSEUDO_SCALE, LoadReport, Tolerated, load_published
 from egovl.convert.space_time import (
     SPACE_TIME_KEYS,
     TIME_ONLY,
@@ -34,7 +34,7 @@ DUAL_ENCODER_KEYS = SPACE_TIME_KEYS.prefixed("video_model.", "video.") + KeyMap(
 
 # the temperature is a constant of EgoVLP's loss, not a weight
 TOLERATED = Tolerated(
-    missing=(r"logit_scale", PSEUDO_SCALE), dropped=(rf"text_model\.{POSITION_IDS}",)
+    missing=(r"logit_scale", PSEUDO_SCALE, AGGREGATOR), dropped=(rf"text_model\.{POSITION_IDS}",)
 )
 _VIT_TOLERATED = Tolerated(missing=TIME_ONLY, unexpected=(r"head\..*", r"pre_logits\..*"))
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from egovl.convert import clip, egovlp, lavila, own
+from egovl.convert import clip, egovlp, hiervl, lavila, own
 from egovl.convert.load import LoadReport
 from egovl.convert.space_time import InflateMode, with_frames, with_patches
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
 from egovl.models.classifier import Classifier
 from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.hierarchy_configs import LongVideoConfig
+from egovl.models.long_video import LongVideoModel
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class Origin:
     inflate: InflateMode = "zeros"
     """How its paper stretches that (specs, 2.3 and 2.4)."""
     align_corners: bool = False
+    long_video: Loader | None = None
+    """None: its files hold nothing for such a model."""
 
 
 ORIGINS: Mapping[str, Origin] = {
@@ -54,6 +58,15 @@ ORIGINS: Mapping[str, Origin] = {
         "video_model.pos_embed",
         "video_model.temporal_embed",
         align_corners=True,
+        long_video=hiervl.load_long_video,
+    ),
+    "hiervl": Origin(
+        hiervl.load_state,
+        egovlp.load_classifier,
+        "video_model.pos_embed",
+        "video_model.temporal_embed",
+        align_corners=True,
+        long_video=hiervl.load_long_video,
     ),
     "timm": Origin(
         lambda model, state: egovlp.load_vit(model.video, state),
@@ -66,6 +79,7 @@ ORIGINS: Mapping[str, Origin] = {
         "video.pos_embed",
         "video.temporal_embed",
         "bilinear",
+        long_video=own.load_long_video,
     ),
 }
 
@@ -118,13 +132,19 @@ def load_weights(
         return known.classifier(model, _adapted(model, known, state, adaptation))
     if isinstance(model, DualEncoder):
         return known.dual_encoder(model, _adapted(model, known, state, adaptation))
+    if isinstance(model, LongVideoModel) and known.long_video is not None:
+        return known.long_video(model, _adapted(model, known, state, adaptation))
     raise CheckpointError(f"{origin} weights cannot fill a {type(model).__name__}")
 
 
 def _adapted(
-    model: Classifier | DualEncoder, origin: Origin, state: State, adaptation: Adaptation
+    model: Classifier | DualEncoder | LongVideoModel,
+    origin: Origin,
+    state: State,
+    adaptation: Adaptation,
 ) -> State:
-    tower = model.config.video
+    described = model.config
+    tower = (described.encoder if isinstance(described, LongVideoConfig) else described).video
     if adaptation.resize_positions and origin.positions in state:
         state = with_patches(state, origin.positions, tower.patches_per_frame)
     if isinstance(tower, VideoTowerConfig) and origin.temporal is not None:

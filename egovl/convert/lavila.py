@@ -10,7 +10,7 @@ from egovl.convert import clip
 from egovl.convert.distilbert import POSITION_IDS, distilbert_config
 from egovl.convert.heads import OWN_HEADS, lavila_head_keys, lavila_heads
 from egovl.convert.keys import KeyMap, Rename
-from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_published
+from egovl.convert.load import AGGREGATOR, PSEUDO_SCALE, LoadReport, Tolerated, load_published
 from egovl.convert.space_time import SPACE_TIME_KEYS, InflateMode, tower_config, with_frames
 from egovl.convert.unpickle import Checkpoint, CheckpointError
 from egovl.models.classifier import Classifier
@@ -39,7 +39,7 @@ DUAL_ENCODER_KEYS = (
     )
 )
 
-_TOLERATED = Tolerated(missing=(PSEUDO_SCALE,), dropped=(rf"textual\.{POSITION_IDS}",))
+_TOLERATED = Tolerated(missing=(PSEUDO_SCALE, AGGREGATOR), dropped=(rf"textual\.{POSITION_IDS}",))
 _NOT_VIDEO = (
     r"transformer\..*",
     r"textual\..*",

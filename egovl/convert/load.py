@@ -18,6 +18,8 @@ SHOWN = 8
 
 PSEUDO_SCALE = r"pseudo_logit_scale"
 """The second temperature, which LaViLa keeps with its loss and not with its model."""
+AGGREGATOR = r"aggregator\..*"
+"""What only HierVL has above its clips; other systems' files leave it as it is."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,20 +11,44 @@ from torch import Tensor
 
 from egovl.convert.heads import OWN_HEADS
 from egovl.convert.keys import KeyMap, Rename
-from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_published
+from egovl.convert.load import AGGREGATOR, PSEUDO_SCALE, LoadReport, Tolerated, load_published
 from egovl.convert.unpickle import CheckpointError
 from egovl.models.classifier import Classifier
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.long_video import LongVideoModel
 
 SAME_NAMES = KeyMap([Rename("{rest}", "{rest}")])
 
-_NOT_VIDEO = (r"text\..*", r"(video|text)_projection\..*", r"(pseudo_)?logit_scale")
+_NOT_VIDEO = (AGGREGATOR, r"text\..*", r"(video|text)_projection\..*", r"(pseudo_)?logit_scale")
 
 
 def load_dual_encoder(model: DualEncoder, state: Mapping[str, Tensor]) -> LoadReport:
-    """Fill a dual encoder, strictly; a second temperature may be new, or be left out."""
-    dropped = () if model.pseudo_logit_scale is not None else (PSEUDO_SCALE,)
-    return load_published(model, state, SAME_NAMES, Tolerated((PSEUDO_SCALE,), dropped))
+    """Fill a dual encoder, strictly; a second temperature may be new, or be left out.
+
+    So may a whole aggregator.
+    """
+    dropped = [] if model.pseudo_logit_scale is not None else [PSEUDO_SCALE]
+    missing = [PSEUDO_SCALE]
+    if not any(name.startswith("aggregator.") for name in state):
+        missing.append(AGGREGATOR)
+    if not any(name.startswith("aggregator.") for name in model.state_dict()):
+        dropped.append(AGGREGATOR)
+    return load_published(model, state, SAME_NAMES, Tolerated(tuple(missing), tuple(dropped)))
+
+
+def load_long_video(model: LongVideoModel, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill tower, projection, aggregator and heads from a model that has them, or some of them.
+
+    Heads and aggregator may be new; heads of other labels and a text side are left out.
+    """
+    own, others = set(model.state_dict()), []
+    if not any(name.startswith("aggregator.") for name in own):
+        others.append(AGGREGATOR)
+    others += [re.escape(key) for key in state if key.startswith("heads.") and key not in own]
+    dropped = (r"text\..*", r"text_projection\..*", r"(pseudo_)?logit_scale", *others)
+    found = any(name.startswith("aggregator.") for name in state)
+    missing = (OWN_HEADS,) if found else (OWN_HEADS, AGGREGATOR)
+    return load_published(model, state, SAME_NAMES, Tolerated(missing, dropped))
 
 
 def load_classifier(model: Classifier, state: Mapping[str, Tensor]) -> LoadReport:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from egovl.convert import clip, egovlp, lavila
+from egovl.convert import clip, egovlp, hiervl, lavila
 from egovl.convert.keys import KeyMap
 from egovl.convert.load import LoadReport, Tolerated, match_published
 from egovl.convert.unpickle import Checkpoint, CheckpointError, load_checkpoint
@@ -31,8 +31,10 @@ from egovl.models.configs import (
     VideoConfig,
     VideoTowerConfig,
 )
+from egovl.models.hierarchy_configs import AverageConfig, HierarchicalEncoderConfig
 
-ModelConfig = DualEncoderConfig | ClassifierConfig
+ModelConfig = DualEncoderConfig | ClassifierConfig | HierarchicalEncoderConfig
+TwoTowers = DualEncoderConfig | ClassifierConfig
 State = Mapping[str, Tensor]
 
 ANY_NAME = r".*"
@@ -54,7 +56,7 @@ def convert_released(file: Path, origin: str, *, strict: bool = False) -> Conver
 
     Args:
         file: what was downloaded.
-        origin: ``lavila``, ``egovlp`` or ``clip``.
+        origin: ``lavila``, ``egovlp``, ``hiervl`` or ``clip``.
         strict: refuse names that nothing knows, which otherwise are reported and left out.
 
     Raises:
@@ -73,8 +75,9 @@ def convert_released(file: Path, origin: str, *, strict: bool = False) -> Conver
         weights, report = match_published(own, checkpoint.state, keys, tolerated)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    if "logit_scale" in report.missing and isinstance(config, DualEncoderConfig):
-        weights["logit_scale"] = torch.tensor([math.log(1 / config.temperature_init)])
+    encoder = config.encoder if isinstance(config, HierarchicalEncoderConfig) else config
+    if "logit_scale" in report.missing and isinstance(encoder, DualEncoderConfig):
+        weights["logit_scale"] = torch.tensor([math.log(1 / encoder.temperature_init)])
     return Converted(config, weights, report)
 
 
@@ -95,12 +98,24 @@ def _read_egovlp(checkpoint: Checkpoint) -> Reading:
     return config, egovlp.DUAL_ENCODER_KEYS, egovlp.TOLERATED
 
 
+def _read_hiervl(checkpoint: Checkpoint) -> Reading:
+    config = hiervl.hierarchical_config(checkpoint.state)
+    with torch.device("meta"):
+        model = config.build()
+    return config, hiervl.KEYS, hiervl.tolerated_of(model, checkpoint.state)
+
+
 def _read_clip(checkpoint: Checkpoint) -> Reading:
     config = clip.frame_dual_encoder_config(checkpoint.state)
     return config, clip.FRAME_DUAL_ENCODER_KEYS, Tolerated(dropped=clip.RECORDS)
 
 
-_READERS = {"lavila": _read_lavila, "egovlp": _read_egovlp, "clip": _read_clip}
+_READERS = {
+    "lavila": _read_lavila,
+    "egovlp": _read_egovlp,
+    "hiervl": _read_hiervl,
+    "clip": _read_clip,
+}
 
 
 def publish(config: ModelConfig, weights: State, layout: str) -> dict[str, Any]:
@@ -109,15 +124,31 @@ def publish(config: ModelConfig, weights: State, layout: str) -> dict[str, Any]:
     Args:
         config: the model's.
         weights: under our names.
-        layout: ``lavila`` or ``egovlp``.
+        layout: ``lavila``, ``egovlp`` or ``hiervl``.
 
     Raises:
         CheckpointError: that system has no such model.
     """
-    return {"lavila": _publish_lavila, "egovlp": _publish_egovlp}[layout](config, dict(weights))
+    if layout == "hiervl":
+        return _publish_hiervl(config, weights)
+    if isinstance(config, HierarchicalEncoderConfig):
+        # the towers alone: the other systems have no aggregator
+        config = config.encoder
+        weights = {k: v for k, v in weights.items() if not k.startswith("aggregator.")}
+    publish_one = {"lavila": _publish_lavila, "egovlp": _publish_egovlp}[layout]
+    return publish_one(config, dict(weights))
 
 
-def _publish_lavila(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+def _publish_hiervl(config: ModelConfig, weights: State) -> dict[str, Any]:
+    if isinstance(config, DualEncoderConfig):  # HierVL's own without an aggregator
+        config = HierarchicalEncoderConfig(encoder=config, aggregator=AverageConfig())
+    if not isinstance(config, HierarchicalEncoderConfig):
+        raise CheckpointError("HierVL has no classifier; convert this model to lavila")
+    _require_egovlp_style(config.encoder)
+    return hiervl.publish(config, weights)
+
+
+def _publish_lavila(config: TwoTowers, weights: dict[str, Tensor]) -> dict[str, Any]:
     pseudo = weights.pop("pseudo_logit_scale", None)
     state = lavila.keys_of(config, {}).publish(weights)
     content = {
@@ -131,7 +162,15 @@ def _publish_lavila(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str
     return content
 
 
-def _publish_egovlp(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+def _publish_egovlp(config: TwoTowers, weights: dict[str, Tensor]) -> dict[str, Any]:
+    _require_egovlp_style(config)
+    for constant in ("logit_scale", "pseudo_logit_scale"):  # of its loss, not of its model
+        weights.pop(constant, None)
+    state = egovlp.DUAL_ENCODER_KEYS.publish(weights)
+    return {"arch": "FrozenInTime", "epoch": 0, "state_dict": _wrapped(state), "monitor_best": 0.0}
+
+
+def _require_egovlp_style(config: TwoTowers) -> None:
     if not (
         isinstance(config, DualEncoderConfig)
         and isinstance(config.video, VideoTowerConfig)
@@ -140,20 +179,16 @@ def _publish_egovlp(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str
         and not (config.video.ln_pre or config.video.gated_time)
     ):
         raise CheckpointError(
-            "EgoVLP has only dual encoders with a timm-style space-time tower, DistilBERT and the "
-            "frozen_in_time projection; convert this model to lavila"
+            "EgoVLP and HierVL have only dual encoders with a timm-style space-time tower, "
+            "DistilBERT and the frozen_in_time projection; convert this model to lavila"
         )
-    for constant in ("logit_scale", "pseudo_logit_scale"):  # of its loss, not of its model
-        weights.pop(constant, None)
-    state = egovlp.DUAL_ENCODER_KEYS.publish(weights)
-    return {"arch": "FrozenInTime", "epoch": 0, "state_dict": _wrapped(state), "monitor_best": 0.0}
 
 
 def _wrapped(state: State) -> dict[str, Tensor]:
     return {f"module.{name}": tensor.detach().contiguous() for name, tensor in state.items()}
 
 
-def _lavila_args(config: ModelConfig) -> dict[str, Any]:
+def _lavila_args(config: TwoTowers) -> dict[str, Any]:
     """What LaViLa's evaluation reads beside the weights (its spec, 2.8)."""
     video = config.video
     args: dict[str, Any] = {
@@ -185,7 +220,7 @@ _TOWERS: Mapping[str, VideoConfig] = {
 _SIZES = ("image_size", "patch_size", "width", "depth", "heads")
 
 
-def _lavila_name(config: ModelConfig) -> str | None:
+def _lavila_name(config: TwoTowers) -> str | None:
     """LaViLa's factory of this model; None where it has none of these sizes."""
     video = config.video
     if isinstance(video, VideoTowerConfig) and not video.ln_pre:

@@ -98,7 +98,7 @@ class BatchReader(torch.utils.data.Dataset):
             sample = self._dataset[index]
         return _Row(
             sample,
-            [SampleRandom(self._seed, epoch, index, k) for k in range(len(sample.clips))],
+            [SampleRandom(self._seed, epoch, index, k) for k in range(max(len(sample.clips), 1))],
         )
 
     def _fill(self, rows: list[_Row]) -> list[tuple[_Row, DecodeError]]:
@@ -116,12 +116,12 @@ class BatchReader(torch.utils.data.Dataset):
             results.setdefault(id(row), []).append(frames)
         failed = []
         for row in rows:
-            frames = results[id(row)]
+            frames = results.get(id(row), [])  # a sample may have texts alone
             error = next((f for f in frames if isinstance(f, DecodeError)), None)
             if error is not None:
                 failed.append((row, error))
                 continue
-            randoms = row.randoms or [None] * len(frames)
+            randoms = row.randoms[: len(frames)] if row.randoms else [None] * len(frames)
             row.clips = [
                 view
                 for k, (f, random) in enumerate(zip(frames, randoms, strict=True))

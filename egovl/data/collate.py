@@ -83,22 +83,38 @@ def collate(
 
     Args:
         samples: ``B`` samples with equal label names.
-        videos: For each sample its ``K`` clips ``[C, T, H, W]``.
+        videos: For each sample its ``K`` clips ``[C, T, H, W]``; none at all leaves them out.
         texts: The chosen text of each sample.
         tokenizer: None leaves the texts out.
         label_sizes: Labels that are lists of class ids, and how many classes there are.
     """
     tokens, mask = tokenizer(texts) if tokenizer is not None else (None, None)
+    narrations, narration_mask = _children([s.children for s in samples], tokenizer)
     return Batch(
         index=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
-        video=torch.stack([torch.stack(list(clips)) for clips in videos]),
+        video=torch.stack([torch.stack(list(x)) for x in videos]) if any(videos) else None,
         tokens=tokens,
         token_mask=mask,
         labels={
             name: _label(name, [sample.labels[name] for sample in samples], label_sizes.get(name))
             for name in samples[0].labels
         },
+        narrations=narrations,
+        narration_mask=narration_mask,
     )
+
+
+def _children(
+    texts: Sequence[Sequence[str]], tokenizer: Tokenizer | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Tokens and mask ``[B, K, L]`` of the parts of each sample, of which all have as many."""
+    counts = {len(row) for row in texts}
+    if counts == {0} or tokenizer is None:
+        return None, None
+    if len(counts) > 1:
+        raise ValueError(f"samples with {sorted(counts)} narrations cannot stand in one batch")
+    tokens, mask = tokenizer([text for row in texts for text in row])
+    return tokens.unflatten(0, (len(texts), -1)), mask.unflatten(0, (len(texts), -1))
 
 
 def _label(name: str, values: Sequence[Label], size: int | None) -> Tensor:

@@ -29,7 +29,11 @@ class SampleRandom:
 
     def order(self, count: int) -> list[int]:
         """Permutation of ``0 .. count - 1``."""
-        return self._random.sample(range(count), count)
+        return self.choose(count, count)
+
+    def choose(self, count: int, wanted: int) -> list[int]:
+        """``wanted`` different numbers of ``0 .. count - 1``, in random order."""
+        return self._random.sample(range(count), wanted)
 
     def uniform(self, low: float, high: float) -> float:
         """Number of ``[low, high)``."""

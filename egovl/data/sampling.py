@@ -307,6 +307,8 @@ def place_range_frames(
     """
     chunk = source.chunk_of(span.start_sec)
     first = _first_chunk(source, span, chunk, facts)
+    if source.legacy_wrap_sec is not None:
+        return _wrapped_places(source, span, num_frames, first, draw, legacy=legacy)
     if source.chunk_sec is None:
         start, end = whole_file_range(source, span, first)
         ids = _range_ids(start, end, num_frames, span, draw, legacy)
@@ -359,6 +361,24 @@ def _legacy_chunk_places(
             raise SpanOutsideVideoError(f"{source.chunk_file(chunk)} does not exist")
         places.append((chunk, min(i % per_chunk, video.num_frames) + source.seek_offset))
     return places
+
+
+def _wrapped_places(
+    source: VideoSource,
+    span: Span,
+    num_frames: int,
+    video: VideoFacts,
+    draw: DrawInteger | None,
+    *,
+    legacy: bool,
+) -> list[Place]:
+    """HowTo100M as published: frame numbers begin anew after ``legacy_wrap_sec`` seconds."""
+    assert source.legacy_wrap_sec is not None
+    fps = source.fps or video.fps
+    wrap = int(fps * source.legacy_wrap_sec)
+    start, end = int(fps * span.start_sec), int(fps * span.end_sec)
+    ids = _range_ids(start, end, num_frames, span, draw, legacy)
+    return [(0, _shift(i % wrap, video, source)) for i in ids]
 
 
 def _shift(frame: int, video: VideoFacts, source: VideoSource) -> int:

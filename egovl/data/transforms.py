@@ -27,6 +27,8 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
 
+LEGACY_BGR = "imagenet_legacy_bgr"
+
 
 def sample_crop_box(
     height: int,
@@ -147,12 +149,21 @@ def normalize_video(video: Tensor, name: str, dtype: torch.dtype = torch.float32
 
     Args:
         video: ``[..., C, T, H, W]``, 0..255, uint8 or float.
-        name: Key of `NORMALIZATIONS`.
+        name: Key of `NORMALIZATIONS`, or ``imagenet_legacy_bgr``: HierVL's EPIC models saw blue in
+            the place of red, with the statistics of RGB (parity: hiervl ``data``).
         dtype: Type of the result.
     """
+    if name == LEGACY_BGR:
+        video, name = bgr_of(video), "imagenet"
     if name not in NORMALIZATIONS:
-        raise ValueError(f"normalisation {name!r} is unknown; known: {sorted(NORMALIZATIONS)}")
+        known = sorted([*NORMALIZATIONS, LEGACY_BGR])
+        raise ValueError(f"normalisation {name!r} is unknown; known: {known}")
     return normalize_channels(video, *NORMALIZATIONS[name]).to(dtype)
+
+
+def bgr_of(video: Tensor) -> Tensor:
+    """Red and blue of ``[..., C, T, H, W]`` exchanged, as HierVL reads EPIC's frames."""
+    return video.flip(-4)
 
 
 def normalize_channels(video: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -29,6 +29,10 @@ class RandomSource(Protocol):
         """Number of ``[low, high)``."""
         ...
 
+    def choose(self, count: int, wanted: int) -> list[int]:
+        """``wanted`` different numbers of ``0 .. count - 1``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -66,6 +70,8 @@ class VideoSource:
         rounding: How the segment rule turns a whole file's seconds into frames. ``duration``: start
             rounded, duration truncated, at least one frame each; ``outward``: start rounded, end
             rounded up (LaViLa's EK-100); ``none``: the end stays fractional (its Charades-Ego).
+        legacy_wrap_sec: HierVL reads HowTo100M's whole files as if their frame numbers began anew
+            after this time (parity: hiervl ``data``).
     """
 
     path: Path
@@ -76,6 +82,7 @@ class VideoSource:
     legacy_boundary: bool = False
     legacy_outside: bool = False
     rounding: Literal["duration", "outward", "none"] = "duration"
+    legacy_wrap_sec: float | None = None
 
     def chunk_of(self, time_sec: float) -> int:
         """Number of the chunk that holds this time; 0 for a whole file."""
@@ -122,6 +129,8 @@ class Sample:
     clips: tuple[ClipRef, ...]
     texts: tuple[str, ...]
     labels: Mapping[str, Label]
+    children: tuple[str, ...] = ()
+    """Texts of the parts that the text sums up: narrations of a summary."""
 
 
 class ClipDataset(Protocol):
@@ -193,6 +202,9 @@ class Batch:
         tokens: ``[B, L]`` int64.
         token_mask: ``[B, L]`` bool, True where a token stands.
         labels: Each ``[B]`` or ``[B, size]``.
+        narrations: ``[B, K, L]`` int64, tokens of the parts of each text; rows with them are
+            videos with summaries, rows without are clips.
+        narration_mask: ``[B, K, L]`` bool.
     """
 
     index: Tensor
@@ -200,6 +212,8 @@ class Batch:
     tokens: Tensor | None
     token_mask: Tensor | None
     labels: dict[str, Tensor]
+    narrations: Tensor | None = None
+    narration_mask: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """Copy to a device."""
@@ -214,10 +228,15 @@ class Batch:
         return self._map(lambda tensor: tensor[rows])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def optional(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
         return Batch(
             index=change(self.index),
-            video=None if self.video is None else change(self.video),
-            tokens=None if self.tokens is None else change(self.tokens),
-            token_mask=None if self.token_mask is None else change(self.token_mask),
+            video=optional(self.video),
+            tokens=optional(self.tokens),
+            token_mask=optional(self.token_mask),
             labels={name: change(label) for name, label in self.labels.items()},
+            narrations=optional(self.narrations),
+            narration_mask=optional(self.narration_mask),
         )

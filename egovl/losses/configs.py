@@ -146,3 +146,25 @@ LOSSES: Mapping[str, type] = {
     "adaptive_max_margin": AdaptiveMaxMarginConfig,
 }
 """Value of the field `name` of a loss section -> its config class."""
+
+
+@dataclass(frozen=True)
+class ChildNCEConfig:
+    """MIL-NCE between parents and children, which HierVL configures and never runs (its spec 4)."""
+
+    intra: bool = False
+    """Videos against clips, aggregated narrations against narrations."""
+    inter: bool = False
+    """Videos against narrations, aggregated narrations against clips."""
+    num_positives: int = 8
+    """Children of each video that are compared, drawn for every step."""
+    temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require_positive("num_positives", self.num_positives)
+        _require_positive("temperature", self.temperature)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any of it is asked for."""
+        return self.intra or self.inter

@@ -37,10 +37,10 @@ class DualEncoder(nn.Module):
         self.config = config
         self.video = config.video.build()
         self.text = config.text.build()
-        self.video_projection = _build_projection(
+        self.video_projection = build_projection(
             config.projection, self.video.width, config.embed_dim, relu_first=False
         )
-        self.text_projection = _build_projection(
+        self.text_projection = build_projection(
             config.projection, self.text.width, config.embed_dim, relu_first=True
         )
         # the logarithm is learned, as CLIP does; one element, as FSDP2 cannot shard a scalar
@@ -99,7 +99,8 @@ def _log_scale(temperature: float, learned: bool) -> nn.Parameter:
     return nn.Parameter(scale, requires_grad=learned)
 
 
-def _build_projection(kind: Projection, width: int, embed_dim: int, relu_first: bool) -> nn.Module:
+def build_projection(kind: Projection, width: int, embed_dim: int, relu_first: bool) -> nn.Module:
+    """From a tower's features to embeddings."""
     if kind == "identity":
         return nn.Identity()
     if kind == "frozen_in_time":

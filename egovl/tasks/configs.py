@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from egovl.tasks.retrieval import Retrieval
     from egovl.tasks.zero_shot import ZeroShot
 
-Normalization = Literal["clip", "clip_legacy", "imagenet"]
+Normalization = Literal["clip", "clip_legacy", "imagenet", "imagenet_legacy_bgr"]
 
 
 @dataclass(frozen=True)

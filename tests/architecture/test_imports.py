@@ -35,6 +35,7 @@ ARROWS = {
     ),
     "egovl.tables": ("egovl.tasks", "egovl.models", "egovl.data"),
     "egovl.recipe": ("egovl.tables", "egovl.config", "egovl.engine.configs", "egovl.data.configs"),
+    "egovl.streams": ("egovl.data", "egovl.recipe", "egovl.tasks.clip_cache", "egovl.dist"),
     "egovl.run": ("egovl",),
     "egovl.__main__": ("egovl",),
 }

@@ -109,12 +109,13 @@ class EpicConfig:
     annotations: Path
     """EPIC_100_*.csv"""
     video_root: Path
-    layout: Literal["video", "frames"] = "video"
+    layout: Literal["video", "frames", "rgb_frames"] = "video"
     """video: <participant>/<video>.MP4, times in seconds (LaViLa); frames: <video>/frame_<10
-    digits>.jpg, the csv's frame numbers (EgoVLP)."""
+    digits>.jpg, the csv's frame numbers (EgoVLP); rgb_frames: these below
+    <participant>/rgb_frames/ (HierVL)."""
 
     def __post_init__(self) -> None:
-        _choice("layout", self.layout, ("video", "frames"))
+        _choice("layout", self.layout, ("video", "frames", "rgb_frames"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,27 +55,40 @@ def load_table(
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class ClipRow:
+    """One checked row of a table in EgoClip's format."""
+
     uid: str
     start_sec: float
     end_sec: float
     narration_sec: float
+    source: str
+    """Annotation pass."""
     text: str
     verbs: tuple[int, ...]
     nouns: tuple[int, ...]
 
 
-def _convert(path: Path, on_bad_row: str, folder: Path) -> None:
-    numbers = pa.list_(pa.int16())
-    columns = {"text": pa.large_string(), "verbs": numbers, "nouns": numbers}
-    writer, first_bad, num_bad = ClipTableWriter(folder, columns), "", 0
+def read_rows(path: Path, on_bad_row: str, *, gaps: bool = False) -> Iterator[ClipRow]:
+    """Rows of a tab separated table, in order.
+
+    Args:
+        path: The file.
+        on_bad_row: ``raise``, or ``skip`` and count.
+        gaps: Cells other than video, start, end and text may be empty, as in tables of summaries.
+
+    Raises:
+        BadRowError: A row cannot be read, and bad rows are not skipped.
+        ValueError: The file has no readable rows or lacks a column.
+    """
+    first_bad, num_bad, num_rows = "", 0, 0
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file, delimiter="\t")
         position = _positions(next(rows, []), path)
         tags: dict[str, tuple[int, ...]] = {}
         for cells in rows:
             try:
-                row = _read_row(cells, position, tags)
+                row = _read_row(cells, position, tags, gaps)
             except ValueError as error:
                 message = f"{path}, line {rows.line_num}: {error}"
                 if on_bad_row == "raise":
@@ -85,20 +98,35 @@ def _convert(path: Path, on_bad_row: str, folder: Path) -> None:
                 num_bad += 1
                 first_bad = first_bad or message
                 continue
-            writer.add(
-                row.uid,
-                row.start_sec,
-                row.end_sec,
-                row.narration_sec,
-                text=row.text,
-                verbs=row.verbs,
-                nouns=row.nouns,
-            )
+            num_rows += 1
+            yield row
     if num_bad:
         log.warning("%d rows of %s skipped, the first: %s", num_bad, path, first_bad)
-    if not len(writer):
+    if not num_rows:
         raise ValueError(f"{path} has no rows")
+
+
+def _convert(path: Path, on_bad_row: str, folder: Path) -> None:
+    numbers = pa.list_(pa.int16())
+    columns = {"text": pa.large_string(), "verbs": numbers, "nouns": numbers}
+    writer = ClipTableWriter(folder, columns)
+    for row in read_rows(path, on_bad_row):
+        add_row(writer, row)
     writer.close()
+
+
+def add_row(writer: ClipTableWriter, row: ClipRow, **columns: object) -> None:
+    """Write a row, and further columns beside its text and tags."""
+    writer.add(
+        row.uid,
+        row.start_sec,
+        row.end_sec,
+        row.narration_sec,
+        text=row.text,
+        verbs=row.verbs,
+        nouns=row.nouns,
+        **columns,
+    )
 
 
 def _positions(header: Sequence[str], path: Path) -> list[int]:
@@ -112,23 +140,29 @@ def _positions(header: Sequence[str], path: Path) -> list[int]:
 
 
 def _read_row(
-    cells: Sequence[str], position: Sequence[int], tags: dict[str, tuple[int, ...]]
-) -> _Row:
+    cells: Sequence[str], position: Sequence[int], tags: dict[str, tuple[int, ...]], gaps: bool
+) -> ClipRow:
     if len(cells) != len(position):
         raise ValueError(f"{len(cells)} cells instead of {len(position)}")
-    _, uid, duration, _, _, narration, start, end, text, verbs, nouns = (cells[i] for i in position)
+    _, uid, duration, source, _, narration, start, end, text, verbs, nouns = (
+        cells[i] for i in position
+    )
     start_sec, end_sec = max(float(start), 0.0), max(float(end), 0.0)
+    if gaps:
+        duration, narration = duration or "inf", narration or start
+        verbs, nouns = verbs or "[]", nouns or "[]"
     if not start_sec < end_sec:
         raise ValueError(f"clip_start {start} and clip_end {end} hold no time")
     if start_sec >= float(duration):
         raise ValueError(f"clip_start {start} lies behind the video's end at {duration} s")
     if not uid:
         raise ValueError("video_uid is empty")
-    return _Row(
+    return ClipRow(
         uid=uid,
         start_sec=start_sec,
         end_sec=end_sec,
         narration_sec=float(narration),
+        source=source,
         text=text,
         verbs=_tags(verbs, NUM_VERBS, tags),
         nouns=_tags(nouns, NUM_NOUNS, tags),

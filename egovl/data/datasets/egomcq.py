@@ -28,7 +28,7 @@ class EgoMCQ:
     def __init__(self, config: EgoMCQConfig) -> None:
         config.check_root()
         self._config = config
-        questions = _load(config.annotations)
+        questions = load_questions(config.annotations)
         uids: dict[str, int] = {}
         parsed = [_question(key, value, config.annotations) for key, value in questions]
         first = len(parsed[0].spans)
@@ -98,7 +98,7 @@ def _question(key: str, entry: Mapping[str, Any], path: Path) -> _Question:
         raise ValueError(f"{path}, question {key}: {error}") from error
 
 
-def _load(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+def load_questions(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """Questions in the order of their number."""
     if not path.is_file():
         raise FileNotFoundError(f"annotations {path} does not exist")

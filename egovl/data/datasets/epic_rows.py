@@ -92,8 +92,11 @@ def read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str
 def clip_of(config: EpicConfig, row: EpicRow) -> ClipRef:
     """Where the frames of a row come from."""
     span = Span(row.start_sec, row.stop_sec)
-    if config.layout == "frames":
-        video = VideoSource(path=config.video_root / row.video_id)
+    if config.layout in ("frames", "rgb_frames"):
+        folder = config.video_root
+        if config.layout == "rgb_frames":
+            folder = folder / row.participant_id / "rgb_frames"
+        video = VideoSource(path=folder / row.video_id)
         return ClipRef(video, span, frame_range=row.frames)
     path = config.video_root / row.participant_id / f"{row.video_id}.MP4"
     return ClipRef(VideoSource(path=path, fps=None, rounding="outward"), span)

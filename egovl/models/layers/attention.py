@@ -30,10 +30,10 @@ class ClipShape(NamedTuple):
 class FusedAttention(nn.Module):
     """Projections of a sequence attending to itself, queries, keys and values in one product."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward_at(self, x_BSD: Tensor, x_B1D: Tensor, visible_BS: Tensor | None) -> Tensor:
@@ -55,8 +55,9 @@ class FusedAttention(nn.Module):
     def _one_query(self, x_BSD: Tensor, x_B1D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         width = x_BSD.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x_B1D, weight[:width], bias[:width])
-        kv = F.linear(x_BSD, weight[width:], bias[width:])
+        has_bias = bias is not None  # pyright: ignore[reportUnnecessaryComparison]
+        q = F.linear(x_B1D, weight[:width], bias[:width] if has_bias else None)
+        kv = F.linear(x_BSD, weight[width:], bias[width:] if has_bias else None)
         k, v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return q.unflatten(-1, (self.heads, -1)).transpose(1, 2), k, v
 
@@ -64,12 +65,21 @@ class FusedAttention(nn.Module):
 class SelfAttention(FusedAttention):
     """Attention of a whole sequence on itself."""
 
-    def forward(self, x_BSD: Tensor, *, causal: bool = False) -> Tensor:
-        """Return [B, S, D]; with `causal` a token sees itself and what stands before it."""
+    def forward(
+        self, x_BSD: Tensor, *, causal: bool = False, visible_BS: Tensor | None = None
+    ) -> Tensor:
+        """Return [B, S, D]; with `causal` a token sees itself and what stands before it.
+
+        Args:
+            x_BSD: the sequence.
+            causal: not together with `visible_BS`.
+            visible_BS: True at tokens that may be looked at; None for all.
+        """
         q, k, v = (
             self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         )
-        out_BHSd = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        mask = None if visible_BS is None else visible_BS[:, None, None]
+        out_BHSd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.proj(out_BHSd.transpose(1, 2).flatten(2))
 
 
