@@ -212,7 +212,7 @@ def read_loss(train: Mapping[str, Any]) -> GroundingLossConfig:
 
 
 def read_decoding(test: Mapping[str, Any]) -> SpanDecodingConfig:
-    """The published `test_cfg` section; decoding has its published half window."""
+    """The published `test_cfg` section; decoding has its published half window and ties."""
     if test.get("ext_score_file") is not None:
         raise CheckpointError("ext_score_file: left over from another system, never read")
     return SpanDecodingConfig(
@@ -227,6 +227,7 @@ def read_decoding(test: Mapping[str, Any]) -> SpanDecodingConfig:
         per_class=test["multiclass_nms"],
         voting_threshold=test["voting_thresh"],
         legacy_half_window=True,
+        legacy_ties=True,
     )
 
 

@@ -35,6 +35,9 @@ class SpanDecodingConfig:
     """Move both ends by half a feature's window, which training does not (GroundNLQ spec 6.1): the
     published figures and released checkpoints have it."""
 
+    legacy_ties: bool = False
+    """Equal scores in the order of torch's unstable sort; off, in the order of time."""
+
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         if self.nms not in get_args(NmsMethod):

@@ -49,7 +49,7 @@ def candidates(
         num_classes = level_logits.shape[-1]
         scores = (level_logits.float().sigmoid() * mask[:, None]).flatten()
         places = torch.nonzero(scores > config.min_candidate_score).flatten()
-        kept, order = scores[places].sort(descending=True, stable=True)
+        kept, order = scores[places].sort(descending=True, stable=not config.legacy_ties)
         count = min(config.candidates_per_level, len(places))
         places, kept = places[order[:count]], kept[:count]
         rows = torch.div(places, num_classes, rounding_mode="floor")
@@ -66,7 +66,7 @@ def suppress(found: ScoredSpans, config: SpanDecodingConfig) -> ScoredSpans:
     if not len(found):
         return no_spans()
     if config.nms == "none":
-        return found.best(config.max_spans)
+        return found.best(config.max_spans, legacy_ties=config.legacy_ties)
     if config.per_class:
         parts = []
         for label in np.unique(found.labels):
@@ -77,12 +77,12 @@ def suppress(found: ScoredSpans, config: SpanDecodingConfig) -> ScoredSpans:
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.labels for part in parts]),
         )
-        return whole.best(config.max_spans)
+        return whole.best(config.max_spans, legacy_ties=config.legacy_ties)
     kept = _suppressed(found, config)
     if config.voting_threshold > 0:
         spans = vote(kept.spans, found.spans, found.scores, config.voting_threshold)
         kept = ScoredSpans(spans, kept.scores, kept.labels)
-    return kept.best(config.max_spans)
+    return kept.best(config.max_spans, legacy_ties=config.legacy_ties)
 
 
 def _suppressed(found: ScoredSpans, config: SpanDecodingConfig) -> ScoredSpans:
@@ -93,6 +93,7 @@ def _suppressed(found: ScoredSpans, config: SpanDecodingConfig) -> ScoredSpans:
             iou_threshold=config.iou_threshold,
             min_score=config.min_score,
             max_kept=config.max_spans,
+            legacy_ties=config.legacy_ties,
         )
     else:
         kept = soft_nms(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -42,10 +43,22 @@ class ScoredSpans:
         """Some of them, in that order."""
         return ScoredSpans(self.spans[places], self.scores[places], self.labels[places])
 
-    def best(self, count: int | None) -> ScoredSpans:
-        """The highest scores first, at most ``count``; equal ones keep their order."""
-        order = np.argsort(-self.scores, kind="stable")
-        return self.take(order[:count])
+    def best(self, count: int | None, *, legacy_ties: bool = False) -> ScoredSpans:
+        """The highest scores first, at most ``count``; for ties see `descending`."""
+        return self.take(descending(self.scores, legacy_ties=legacy_ties)[:count])
+
+
+def descending(scores: Floats, *, legacy_ties: bool = False) -> NDArray[np.intp]:
+    """Places of the scores, the highest first; equal ones keep their order.
+
+    Args:
+        scores: ``[N]``.
+        legacy_ties: equal ones as torch's unstable sort leaves them, which depends on the processor
+            (parity: groundnlq ``nms``, whose scores tie on purpose).
+    """
+    if legacy_ties:
+        return torch.from_numpy(scores).sort(descending=True).indices.numpy()
+    return np.argsort(-scores, kind="stable")
 
 
 def no_spans() -> ScoredSpans:
@@ -106,15 +119,17 @@ def hard_nms(
     scores: Floats,
     *,
     iou_threshold: float,
-    min_score: float = 0.0,
+    min_score: float = -np.inf,
     max_kept: int | None = None,
+    legacy_ties: bool = False,
 ) -> Kept:
     """Keep the best span, drop those that overlap it by the threshold or more, and so on.
 
-    Only scores above ``min_score`` take part; ``max_kept`` of them are enough.
+    Only scores above ``min_score`` take part; ``max_kept`` of them are enough. For
+    ties see `descending`.
     """
     order = np.flatnonzero(scores > np.float32(min_score))
-    order = order[np.argsort(-scores[order], kind="stable")]
+    order = order[descending(scores[order], legacy_ties=legacy_ties)]
     table = _Table(spans[order], scores[order])
     alive = np.ones(len(order), dtype=bool)
     kept: list[int] = []
