@@ -75,7 +75,7 @@ class FeatureFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.facts = _read_facts(path / FACTS) if (path / FACTS).exists() else FeatureFacts()
+        self.facts = read_facts(path / FACTS) if (path / FACTS).exists() else FeatureFacts()
 
     def names(self) -> list[str]:
         """Names of the videos, sorted."""
@@ -110,7 +110,7 @@ class FeatureWriter:
         self._folder = folder
         self._facts = facts
         if (folder / FACTS).exists():
-            _require_same(_read_facts(folder / FACTS), facts, folder)
+            _require_same(read_facts(folder / FACTS), facts, folder)
         else:
             with replacing(folder / FACTS) as file:
                 json.dump(dataclasses.asdict(facts), file, indent=1)
@@ -143,7 +143,15 @@ def open_features(path: Path) -> FeatureStore:
         raise FileNotFoundError(f"no features at {path}")
     if path.is_dir() and ((path / FACTS).exists() or any(path.glob(f"*{_SUFFIX}"))):
         return FeatureFolder(path)
-    raise ValueError(f"{path} holds no features: expected a folder with {FACTS} or *{_SUFFIX}")
+    from egovl.data.feature_files import open_feature_files  # it needs this module
+
+    found = open_feature_files(path) if path.is_dir() else None
+    if found is not None:
+        return found
+    raise ValueError(
+        f"{path} holds no features: expected a folder with {FACTS}, *{_SUFFIX}, *.npz, *.pt, "
+        "*.safetensors or data.mdb"
+    )
 
 
 def check_features(array: np.ndarray, width: int | None, where: str) -> np.ndarray:
@@ -164,7 +172,12 @@ def _place(folder: Path, name: str) -> Path:
     return folder / f"{name}{_SUFFIX}"
 
 
-def _read_facts(path: Path) -> FeatureFacts:
+def read_facts(path: Path) -> FeatureFacts:
+    """The facts in a json file.
+
+    Raises:
+        ValueError: It is no such file.
+    """
     try:
         return FeatureFacts(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
