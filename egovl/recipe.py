@@ -129,7 +129,7 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-OUTPUTS = {"cache_folder"}  # paths that need not be there yet
+OUTPUTS = {"cache_folder", "submission"}  # paths that need not be there yet
 
 
 def missing_inputs(config: object, where: str = "") -> list[str]:

@@ -18,7 +18,9 @@ from egovl.data.datasets.configs import (
     PNRConfig,
     WebVidConfig,
 )
+from egovl.data.datasets.nlq_configs import NLQConfig
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
+from egovl.models.grounder.configs import GrounderConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
@@ -27,6 +29,7 @@ from egovl.tasks.configs import (
     RetrievalConfig,
     ZeroShotConfig,
 )
+from egovl.tasks.grounding_configs import GroundingConfig
 
 TASKS = {
     "contrastive": ContrastiveConfig,
@@ -35,11 +38,13 @@ TASKS = {
     "zero_shot": ZeroShotConfig,
     "classification": ClassificationConfig,
     "keyframe": KeyframeConfig,
+    "grounding": GroundingConfig,
 }
 
 MODELS = {
     "classifier": ClassifierConfig,
     "dual_encoder": DualEncoderConfig,
+    "grounder": GrounderConfig,
 }
 
 DATASETS = {
@@ -54,4 +59,5 @@ DATASETS = {
     "egtea": EGTEAConfig,
     "oscc": OSCCConfig,
     "pnr": PNRConfig,
+    "nlq": NLQConfig,
 }

@@ -115,9 +115,7 @@ HEADLESS = Tolerated(missing=(NORMALIZER, r"heads\..*"), dropped=(r".*head.*",))
 """Finetuning starts with new heads (GroundNLQ spec 5)."""
 
 
-def load_state(
-    model: Grounder, state: Mapping[str, Tensor], keep_heads: bool = True
-) -> LoadReport:
+def load_state(model: Grounder, state: Mapping[str, Tensor], keep_heads: bool = True) -> LoadReport:
     """Fill a grounder from a published state dict, strictly; without heads to finetune it."""
     return load_published(model, state, GROUNDER_KEYS, TOLERATED if keep_heads else HEADLESS)
 

@@ -306,7 +306,9 @@ def read_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tenso
         if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
     if not tensors:
-        raise CheckpointError(f"{path} holds no average of weights; set trainer.ema_decay to keep one")
+        raise CheckpointError(
+            f"{path} holds no average of weights; set trainer.ema_decay to keep one"
+        )
     dcp.load(tensors, storage_reader=SafeReader(str(path)), no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 

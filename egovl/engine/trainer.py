@@ -215,9 +215,7 @@ class Trainer:
         self._seed_step()
         for group in self.optimizer.param_groups:
             scale = group.get("lr_scale", 1.0)
-            group["lr"] = scaled_lr_at(
-                self._step, self.optim_config, self.plan.total_steps, scale
-            )
+            group["lr"] = scaled_lr_at(self._step, self.optim_config, self.plan.total_steps, scale)
         report = self._backward(network, batch)
         if self.optim_config.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)

@@ -177,9 +177,7 @@ def grounding_loss(
     weight = config.regression_weight
     if weight <= 0:
         balance = classification.detach() / regression.detach().clamp(min=0.01)
-        return GroundingLosses(
-            classification + balance * regression, classification, regression
-        )
+        return GroundingLosses(classification + balance * regression, classification, regression)
     return GroundingLosses(classification + weight * regression, classification, regression)
 
 

@@ -71,9 +71,7 @@ def score_spans(
     Raises:
         ValueError: shapes that do not fit, or no query.
     """
-    spans, there, true = (
-        to_numpy(x).astype(np.float64) for x in (predicted, counts, truth)
-    )
+    spans, there, true = (to_numpy(x).astype(np.float64) for x in (predicted, counts, truth))
     if spans.ndim != 3 or true.shape != (len(spans), 2) or there.shape != (len(spans),):
         raise ValueError(
             f"spans {spans.shape}, counts {there.shape}, truth {true.shape}: need [Q, N, 2], [Q] "
@@ -97,7 +95,9 @@ def _places(hits: NDArray[np.bool_]) -> range:
     return range(hits.shape[2])
 
 
-def span_metrics(scores: SpanScores, thresholds: Sequence[float], ranks: Sequence[int]) -> dict[str, float]:
+def span_metrics(
+    scores: SpanScores, thresholds: Sequence[float], ranks: Sequence[int]
+) -> dict[str, float]:
     """In percent: ``R1_0.3`` and so on, ``mIoU``, and the mean R@1 that the challenge ranks by."""
     found = {
         f"R{rank}_{threshold:g}": 100 * float(scores.recall[t, k])
@@ -123,7 +123,10 @@ def format_table(
         for t, threshold in enumerate(thresholds)
     ]
     widths = [max(map(len, column)) for column in columns]
-    lines = [[cell.center(w) for cell, w in zip(row, widths, strict=True)] for row in zip(*columns, strict=True)]
+    lines = [
+        [cell.center(w) for cell, w in zip(row, widths, strict=True)]
+        for row in zip(*columns, strict=True)
+    ]
     if mean_iou:
         last = ("mIoU", "", f"{100 * scores.mean_iou:.02f}")
         for line, cell in zip(lines, last, strict=True):

@@ -25,6 +25,13 @@ ARROWS = {
     "egovl.data.loader": ("egovl.data", "egovl.dist"),
     "egovl.engine": ("egovl.engine", "egovl.dist", "egovl.atomic"),
     "egovl.convert.command": ("egovl.convert", "egovl.recipe"),
+    "egovl.convert.groundnlq_config": (
+        "egovl.convert",
+        "egovl.models",
+        "egovl.engine.configs",
+        "egovl.losses.grounding_configs",
+        "egovl.metrics.configs",
+    ),
     "egovl.convert": ("egovl.convert", "egovl.models", "egovl.engine.checkpoint"),
     "egovl.tasks": (
         "egovl.tasks",
@@ -48,6 +55,7 @@ WRAPPED = {
     "decord": {"egovl.data.decord_reader"},
     "torchcodec": {"egovl.data.torchcodec_reader"},
     "av": {"egovl.data.pyav_reader", "egovl.data.prepare.encode"},
+    "lmdb": {"egovl.data.feature_files"},
     "dacite": {"egovl.config"},
     "submitit": {"jobs.batch", "jobs.submitter", "jobs.agent", "jobs.local_start"},
     "PIL": {"egovl.data.image_reader"},

@@ -175,7 +175,9 @@ def check_neck(case: GoldenCase, name: str, options: Options) -> None:
     with torch.no_grad():
         found = neck.eval()(levels)
     for level, (x, mask) in enumerate(found):
-        case.close(f"{name} {level}", channels_last(x), case.tensors[f"outputs/{name}_{level}"], "F")
+        case.close(
+            f"{name} {level}", channels_last(x), case.tensors[f"outputs/{name}_{level}"], "F"
+        )
         golden = case.tensors.get(f"outputs/{name}_mask_{level}")
         if golden is not None:
             case.close(f"{name} mask {level}", mask[:, None].float(), golden, "X")
@@ -327,7 +329,9 @@ def losses_of(
     points = torch.cat([level.points for level in scores])
     targets = assign_points(points, table, counts, classes, config)
     for row in range(len(spans)):
-        compare_targets(case, f"gt_cls_{row}", f"gt_offset_{row}", targets.classes[row], targets.offsets[row])
+        compare_targets(
+            case, f"gt_cls_{row}", f"gt_offset_{row}", targets.classes[row], targets.offsets[row]
+        )
     valid = torch.cat([level.mask for level in scores], dim=1)
     positives = (targets.is_positive & valid).sum()
     model.normalizer.copy_(advance_normalizer(model.normalizer, positives))
@@ -361,7 +365,9 @@ def check_gradients(case: GoldenCase, model: Grounder) -> None:
     )
     for name, norm in case.group("outputs/grad_norm").items():
         gradient = own.get(name)
-        case.close(f"grad_norm {name}", torch.zeros(()) if gradient is None else gradient.norm(), norm, "G")
+        case.close(
+            f"grad_norm {name}", torch.zeros(()) if gradient is None else gradient.norm(), norm, "G"
+        )
     for name, gradient in case.group("outputs/grad").items():
         case.close(f"grad {name}", own[name], gradient, "G")
     if "total_grad_norm_call2" in case.json:

@@ -27,7 +27,9 @@ Record = Mapping[str, Any]
 _TIMES = ("duration", "timestamps")
 
 
-def same_rows(case: GoldenCase, label: str, own: Sequence[Record], golden: Sequence[Record]) -> None:
+def same_rows(
+    case: GoldenCase, label: str, own: Sequence[Record], golden: Sequence[Record]
+) -> None:
     """Everything exactly but times, which are arithmetic on seconds."""
     case.exact(f"{label} ids", [r["query_id"] for r in own], [r["query_id"] for r in golden])
     for number, (mine, theirs) in enumerate(zip(own, golden, strict=True)):

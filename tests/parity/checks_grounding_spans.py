@@ -44,7 +44,9 @@ def check_nms(case: GoldenCase) -> None:
         check_vote(case, number, options, spans, scores)
         labels = inputs["labels"].numpy()
         for name in ("single", "soft_mc", "soft_agn", "hard_mc", "hard_agn"):
-            check_batched(case, f"{number}/batched_{name}", options, ScoredSpans(spans, scores, labels))
+            check_batched(
+                case, f"{number}/batched_{name}", options, ScoredSpans(spans, scores, labels)
+            )
     if "empty_shapes" in case.json:
         nothing = ScoredSpans(
             np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)

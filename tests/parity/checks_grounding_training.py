@@ -47,7 +47,8 @@ def check_groups(case: GoldenCase) -> None:
     own: list[Group] = []
     for group in optimizer.param_groups:
         published = [
-            groundnlq.GROUNDER_KEYS.to_published(names[id(param)]) or "" for param in group["params"]
+            groundnlq.GROUNDER_KEYS.to_published(names[id(param)]) or ""
+            for param in group["params"]
         ]
         rate = config.lr * group.get("lr_scale", 1.0)
         own.append((group["weight_decay"], rate, sorted(published)))
@@ -184,7 +185,9 @@ def check_recipe(case: GoldenCase, name: str, golden: Options) -> None:
         return
     case.exact(f"{name} loss", vars(recipe.train.task.loss), vars(published.loss))
     case.exact(
-        f"{name} jitter", recipe.train.dataset.jitter, golden["dataset"]["enable_temporal_jittering"]
+        f"{name} jitter",
+        recipe.train.dataset.jitter,
+        golden["dataset"]["enable_temporal_jittering"],
     )
     case.exact(f"{name} batch", recipe.train.loader.batch_size, published.batch_size * gpus)
     optim = vars(recipe.optim) | {"lr": recipe.optim.lr / gpus}

@@ -209,7 +209,11 @@ class NLQ:
                 self._drift_told = True
                 log.warning(
                     "%s: %d features of %.2f s are %.3f s apart, stride_frames says %.3f s",
-                    row.video_id, length, row.duration_sec, own_sec, stride_sec,
+                    row.video_id,
+                    length,
+                    row.duration_sec,
+                    own_sec,
+                    stride_sec,
                 )
             window_frames = config.window_frames or config.stride_frames
             return stride_sec, window_frames / fps

@@ -150,9 +150,7 @@ class Grounder(nn.Module):
         Raises:
             ValueError: in training, a video longer than `max_length`.
         """
-        _, levels = self.encode_levels(
-            video_VTE, video_mask_VT, text_BLD, text_mask_BL, video_of_B
-        )
+        _, levels = self.encode_levels(video_VTE, video_mask_VT, text_BLD, text_mask_BL, video_of_B)
         lengths = [mask.shape[1] for _, mask in levels]
         config = self.config
         points = points_of(lengths, config.strides, config.ranges, video_VTE.device)

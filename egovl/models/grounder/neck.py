@@ -62,7 +62,5 @@ class PyramidNeck(nn.Module):
             sums[level - 1] = sums[level - 1] + finer
         return [
             (norm(conv(x, mask)), mask)
-            for norm, conv, x, (_, mask) in zip(
-                self.norms, self.smooth, sums, levels, strict=True
-            )
+            for norm, conv, x, (_, mask) in zip(self.norms, self.smooth, sums, levels, strict=True)
         ]
