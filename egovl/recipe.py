@@ -66,7 +66,7 @@ class StageConfig:
 class InitConfig:
     """Weights to start from."""
 
-    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "hiervl"]
+    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "hiervl", "groundnlq"]
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
     file: Path
     text: Path | None = None
@@ -75,6 +75,10 @@ class InitConfig:
     """How a temporal embedding of fewer frames is stretched; null: as the origin's paper does."""
     resize_positions: bool = False
     """Bring spatial positions to another image or patch size, bicubic; off, it is refused."""
+    weights: Literal["raw", "ema"] = "raw"
+    """ema: the moving average that lies beside the weights."""
+    heads: bool = True
+    """Of a grounder; false: its heads keep their own initial values (GroundNLQ's finetuning)."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-OUTPUTS = {"cache_folder"}  # paths that need not be there yet
+OUTPUTS = {"cache_folder", "submission"}  # paths that need not be there yet
 
 
 def missing_inputs(config: object, where: str = "") -> list[str]:

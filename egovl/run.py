@@ -91,6 +91,9 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
     _set_precision(recipe)
     model: nn.Module = recipe.model.build()
     streams = TrainStreams(recipe, stage, tokenizer)
+    untrained = None
+    if recipe.trainer.legacy_ema_init:
+        untrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _initialize(model, recipe)
     flops = _describe_model(recipe, folder)
     if dist.rank() == 0:
@@ -107,6 +110,7 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
         evaluations=_evaluations(recipe, tokenizer),
         seed=recipe.seed,
         forward_flops=flops,
+        average_start=untrained,
     )
     optim = recipe.optim.in_steps(streams.steps_per_epoch())
     config = recipe.trainer
@@ -155,7 +159,7 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
     init = recipe.init
     if init is None:
         return 0
-    adaptation = Adaptation(init.inflate, init.resize_positions)
+    adaptation = Adaptation(init.inflate, init.resize_positions, init.weights, init.heads)
     if init.text is not None:
         report = load_text_tower(cast(DualEncoder, model), init.text)
         logger.info("%s (text tower): %s", init.text, report)
@@ -163,7 +167,8 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
         load_released(model, init.origin, init.file, adaptation)
         return _exported_step(init.file) if init.origin == "egovl" else 0
     checkpoint = newest_checkpoint(init.file)
-    report = load_weights(model, "egovl", read_weights(checkpoint), adaptation)
+    weights = read_weights(checkpoint, averaged=init.weights == "ema")
+    report = load_weights(model, "egovl", weights, adaptation)
     logger.info("%s: %s", checkpoint, report)
     return read_commit(checkpoint).step
 

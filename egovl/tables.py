@@ -25,7 +25,9 @@ from egovl.data.datasets.long_video_configs import (
     SummariesConfig,
     SummaryMCQConfig,
 )
+from egovl.data.datasets.nlq_configs import NLQConfig
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
+from egovl.models.grounder.configs import GrounderConfig
 from egovl.models.hierarchy_configs import HierarchicalEncoderConfig, LongVideoConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
@@ -35,6 +37,7 @@ from egovl.tasks.configs import (
     RetrievalConfig,
     ZeroShotConfig,
 )
+from egovl.tasks.grounding_configs import GroundingConfig
 from egovl.tasks.hierarchy_configs import AnticipationConfig as AnticipationTaskConfig
 from egovl.tasks.hierarchy_configs import (
     HierarchicalConfig,
@@ -53,6 +56,7 @@ TASKS = {
     "summary_choice": SummaryChoiceConfig,
     "long_video_classification": LongVideoClassificationConfig,
     "anticipation": AnticipationTaskConfig,
+    "grounding": GroundingConfig,
 }
 
 MODELS = {
@@ -60,6 +64,7 @@ MODELS = {
     "dual_encoder": DualEncoderConfig,
     "hierarchical": HierarchicalEncoderConfig,
     "long_video": LongVideoConfig,
+    "grounder": GrounderConfig,
 }
 
 DATASETS = {
@@ -79,4 +84,5 @@ DATASETS = {
     "summary_mcq": SummaryMCQConfig,
     "howto100m": HowTo100MConfig,
     "lta": AnticipationConfig,
+    "nlq": NLQConfig,
 }

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from egovl.convert import clip, egovlp, hiervl, lavila, own
+from egovl.convert import clip, egovlp, groundnlq, hiervl, lavila, own
 from egovl.convert.load import LoadReport
 from egovl.convert.space_time import InflateMode, with_frames, with_patches
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
 from egovl.models.classifier import Classifier
 from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.grounder.grounder import Grounder
 from egovl.models.hierarchy_configs import LongVideoConfig
 from egovl.models.long_video import LongVideoModel
 
@@ -84,6 +85,12 @@ ORIGINS: Mapping[str, Origin] = {
 }
 
 
+GROUNDER_LOADERS: Mapping[str, Callable[[Grounder, State, bool], LoadReport]] = {
+    "groundnlq": groundnlq.load_state,
+    "egovl": own.load_grounder,
+}
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """How tables of positions are brought to the model's sizes."""
@@ -92,6 +99,10 @@ class Adaptation:
     """Of a longer clip; None: as the origin's paper does."""
     resize_positions: bool = False
     """Bicubic to another number of patches; off, it is refused."""
+    weights: Literal["raw", "ema"] = "raw"
+    """Of a file that holds both: the weights, or their moving average."""
+    heads: bool = True
+    """Off, a grounder's heads keep their initial values."""
 
 
 PUBLISHED = Adaptation()
@@ -112,7 +123,11 @@ def load_released(
             "`weights` in configs/paths.yaml, or give init.file=PATH; init=null starts at random"
         )
     try:
-        report = load_weights(model, origin, load_checkpoint(file).state, adaptation)
+        checkpoint = load_checkpoint(file)
+        state: State = checkpoint.state
+        if adaptation.weights == "ema":
+            state = groundnlq.averaged_state(checkpoint.extra)
+        report = load_weights(model, origin, state, adaptation)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
     logger.info("%s (%s): %s", file, origin, report)
@@ -127,7 +142,11 @@ def load_weights(
     Raises:
         CheckpointError: they are another model's, or of other sizes.
     """
-    known = ORIGINS[origin]
+    if isinstance(model, Grounder) and origin in GROUNDER_LOADERS:
+        return GROUNDER_LOADERS[origin](model, state, adaptation.heads)
+    known = ORIGINS.get(origin)
+    if known is None:
+        raise CheckpointError(f"{origin} weights cannot fill a {type(model).__name__}")
     if isinstance(model, Classifier):
         return known.classifier(model, _adapted(model, known, state, adaptation))
     if isinstance(model, DualEncoder):

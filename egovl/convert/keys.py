@@ -9,7 +9,9 @@ from typing import Literal
 
 from torch import Tensor
 
-Layout = Literal["same", "transpose", "leading_ones", "scalar"]
+Layout = Literal[
+    "same", "transpose", "leading_ones", "scalar", "trailing_one", "channel", "leading_two"
+]
 
 _Rule = tuple[re.Pattern[str], str, Layout]
 
@@ -22,7 +24,9 @@ class Rename:
 
     In both names `{i}` stands for a number, `{leaf}` for weight or bias, `{rest}` for anything.
     `layout` says how the published tensor differs from ours: it is `transpose`d, it lacks
-    our `leading_ones` (dimensions of size 1), or it is a `scalar` where ours has one element.
+    our `leading_ones` (dimensions of size 1), or it is a `scalar` where ours has one element. Of a
+    model whose channels come before time, a linear layer has a `trailing_one`, a vector of channels
+    lies in (1, C, 1), and a table of ours may have a `leading_two` dimensions of size 1.
     """
 
     published: str
@@ -78,16 +82,27 @@ def apply_layout(tensor: Tensor, layout: Layout, dims: int) -> Tensor:
         return tensor.t()
     if layout == "scalar":
         return tensor.reshape(1)
+    if layout in _FROM_PUBLISHED:
+        return _FROM_PUBLISHED[layout](tensor)
     if layout == "leading_ones":
         return tensor.reshape((1,) * (dims - tensor.dim()) + tuple(tensor.shape))
     return tensor
 
+
+_FROM_PUBLISHED: dict[Layout, Callable[[Tensor], Tensor]] = {
+    "trailing_one": lambda tensor: tensor[..., 0],
+    "channel": lambda tensor: tensor.reshape(-1),
+    "leading_two": lambda tensor: tensor[0, 0],
+}
 
 _TO_PUBLISHED: dict[Layout, Callable[[Tensor], Tensor]] = {
     "same": lambda tensor: tensor,
     "transpose": lambda tensor: tensor.t(),
     "scalar": lambda tensor: tensor.reshape(()),
     "leading_ones": lambda tensor: tensor.reshape(_without_leading_ones(tensor)),
+    "trailing_one": lambda tensor: tensor[..., None],
+    "channel": lambda tensor: tensor[None, :, None],
+    "leading_two": lambda tensor: tensor[None, None],
 }
 
 

@@ -15,6 +15,7 @@ from egovl.convert.load import AGGREGATOR, PSEUDO_SCALE, LoadReport, Tolerated, 
 from egovl.convert.unpickle import CheckpointError
 from egovl.models.classifier import Classifier
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.grounder.grounder import Grounder
 from egovl.models.long_video import LongVideoModel
 
 SAME_NAMES = KeyMap([Rename("{rest}", "{rest}")])
@@ -59,6 +60,14 @@ def load_classifier(model: Classifier, state: Mapping[str, Tensor]) -> LoadRepor
     others = {key for key in state if key.startswith("heads.")} - set(model.state_dict())
     dropped = (*_NOT_VIDEO, *(key.replace(".", r"\.") for key in others))
     return load_published(model, state, SAME_NAMES, Tolerated((OWN_HEADS,), dropped))
+
+
+def load_grounder(
+    model: Grounder, state: Mapping[str, Tensor], keep_heads: bool = True
+) -> LoadReport:
+    """Fill a grounder, strictly; its heads may be left out. The loss's normaliser starts anew."""
+    dropped = ("normalizer",) if keep_heads else ("normalizer", OWN_HEADS)
+    return load_published(model, state, SAME_NAMES, Tolerated(dropped, dropped))
 
 
 def read_weights_file(file: Path) -> tuple[str, dict[str, Tensor]]:

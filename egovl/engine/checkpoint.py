@@ -31,12 +31,14 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from egovl import dist
+from egovl.engine.average import WeightAverage
 from egovl.engine.folder import RunFolder, Superseded, write_json
 from egovl.engine.metadata import SafeReader
 
 logger = logging.getLogger(__name__)
 
 COMMIT = "COMMIT"
+AVERAGE = "average"
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -60,6 +62,8 @@ class Checkpointer:
         self._folder = folder
         self._keep = keep
         self._asynchronous = asynchronous
+        self.average: WeightAverage | None = None
+        """Saved and restored with the model, where the trainer keeps one."""
         self.protected: int | None = None
         """Step of a checkpoint that is kept however old it is."""
         self._pending: tuple[Future[Any], TrainState, Path] | None = None
@@ -87,6 +91,8 @@ class Checkpointer:
             return
         beside = self._folder.checkpoints / f".step-{state.step}.a{self._folder.attempt}"
         tensors = _tensors(model, optimizer)
+        if self.average is not None:
+            tensors[AVERAGE] = self.average.tensors
         writer = dcp.FileSystemWriter(str(beside), sync_files=True, overwrite=True)
         try:
             if self._asynchronous and not wait and self._group is not None:
@@ -148,6 +154,8 @@ class Checkpointer:
         failure = ""
         try:
             load_into(path, model, optimizer, group=self._group)
+            if self.average is not None:
+                load_average(path, model, self.average, group=self._group)
         except (dcp.CheckpointException, OSError, RuntimeError, ValueError) as error:
             failure = _cause(error)
         if dist.all_agree_max(int(bool(failure))):
@@ -263,16 +271,46 @@ def load_into(
         set_optimizer_state_dict(model, optimizer, merged, options=_FLAT)
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The model's tensors in a checkpoint folder, whatever model it was."""
+def load_average(
+    path: Path,
+    model: nn.Module,
+    average: WeightAverage,
+    *,
+    group: torch_dist.ProcessGroup | None = None,
+) -> None:
+    """Restore an average of weights; a checkpoint without one lets it begin at the model's."""
     stored = SafeReader(str(path)).read_metadata().state_dict_metadata
+    if not any(name.startswith(f"{AVERAGE}.") for name in stored):
+        _log_once("%s has no average of weights: it begins at the weights of this step", path)
+        average.reset(model.state_dict())
+        return
+    dcp.load(
+        {AVERAGE: average.tensors},
+        storage_reader=SafeReader(str(path)),
+        process_group=group,
+        no_dist=group is None,
+    )
+
+
+def read_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:
+    """The model's tensors in a checkpoint folder, whatever model it was; or their average.
+
+    Raises:
+        CheckpointError: the run kept no average.
+    """
+    stored = SafeReader(str(path)).read_metadata().state_dict_metadata
+    prefix = f"{AVERAGE}." if averaged else "model."
     tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in stored.items()
-        if name.startswith("model.") and isinstance(entry, TensorStorageMetadata)
+        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
+    if not tensors:
+        raise CheckpointError(
+            f"{path} holds no average of weights; set trainer.ema_decay to keep one"
+        )
     dcp.load(tensors, storage_reader=SafeReader(str(path)), no_dist=True)
-    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:

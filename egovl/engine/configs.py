@@ -37,6 +37,8 @@ class OptimConfig:
     milestones: tuple[float, ...] = ()
     """Epochs after which the learning rate falls by `milestone_factor`."""
     milestone_factor: float = 0.1
+    milestones_after_warmup: bool = False
+    """Milestones count epochs from the end of the warm-up."""
     legacy_lr_after_epoch1: float | None = None
     """With milestones: the base after the first epoch, as EgoVLP's trainer overwrites it (2e-4
     unless told otherwise; parity: egovlp `lr_schedule`)."""
@@ -50,6 +52,9 @@ class OptimConfig:
     """Learning rate of step 0 where there is a warm-up."""
     lr_end: float = 1e-5
     """Where the half cosine ends."""
+    scale_lr_end: bool = True
+    """A scaled group ends at the scaled ``lr_end``; off, every group ends at ``lr_end`` itself
+    (GroundNLQ)."""
     clip_grad_norm: float | None = None
     """Largest global gradient norm; null for no clipping."""
     backbone_lr_scale: float = 1.0
@@ -65,6 +70,8 @@ class OptimConfig:
         _check(self, "schedule", self.schedule in schedules, f"one of {', '.join(schedules)}")
         by_milestones = self.schedule == "milestones"
         _check(self, "milestones", by_milestones or not self.milestones, "empty without them")
+        after = self.milestones_after_warmup
+        _check(self, "milestones_after_warmup", by_milestones or not after, "false without them")
         late = self.legacy_lr_after_epoch1
         _check(self, "legacy_lr_after_epoch1", late is None or by_milestones, "null without them")
         _check(self, "milestone_factor", self.milestone_factor > 0, "above 0")
@@ -122,6 +129,13 @@ class TrainerConfig:
     for models that do not fit."""
     compile: bool = False
     """Run the model through torch.compile."""
+    ema_decay: float | None = None
+    """Keep a moving average of the weights, this much of it old after each step; null: none. It is
+    saved with every checkpoint; ``init.weights=ema`` starts from it."""
+    evaluate_ema: bool = False
+    """Evaluations during training see the average instead of the weights themselves."""
+    legacy_ema_init: bool = False
+    """GroundNLQ: the average starts from the weights as they were before ``init`` was loaded."""
     accumulate: int = 1
     """Parts of a step, each with a loss of its own; a contrastive loss compares within a part only
     (`micro_batch` compares all)."""
@@ -159,6 +173,10 @@ class TrainerConfig:
                 f"TrainerConfig: micro_batch {micro} and accumulate {self.accumulate}: "
                 "give one of them"
             )
+        ema = self.ema_decay
+        _check(self, "ema_decay", ema is None or 0 <= ema < 1, "in [0, 1), or null for no average")
+        for field in ("evaluate_ema", "legacy_ema_init"):
+            _check(self, field, not getattr(self, field) or ema is not None, "false without one")
         parse_rule(self.monitor)
         precisions = ("fp32", "bf16", "fp16")
         _check(self, "precision", self.precision in precisions, "fp32, bf16 or fp16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from torch import nn
@@ -93,6 +94,14 @@ def _with_lr_scales(group: ParamGroup, backbone: float) -> list[dict[str, Any]]:
     ]
 
 
+def scaled_lr_at(step: int, config: OptimConfig, total_steps: int, scale: float) -> float:
+    """Learning rate of a group whose rates are those of ``config`` times ``scale``."""
+    if scale == 1.0 or config.scale_lr_end:
+        return lr_at(step, config, total_steps) * scale
+    scaled = replace(config, lr=config.lr * scale, lr_start=config.lr_start * scale)
+    return lr_at(step, scaled, total_steps)
+
+
 def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
     """Learning rate of a step, counted from 0: linear warm-up, then what ``schedule`` says.
 
@@ -123,7 +132,8 @@ def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
 def _lr_by_milestones(step: int, config: OptimConfig) -> float:
     if not config.steps_per_epoch:
         raise ValueError(f"milestones {config.milestones}: count them in_steps first")
-    finished = step // config.steps_per_epoch
+    start = config.warmup_steps if config.milestones_after_warmup else 0
+    finished = (step - start) // config.steps_per_epoch
     base = config.lr
     if finished and config.legacy_lr_after_epoch1 is not None:
         base = config.legacy_lr_after_epoch1

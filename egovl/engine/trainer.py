@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from egovl import dist
+from egovl.engine.average import WeightAverage
 from egovl.engine.checkpoint import COMMIT, Checkpointer, CheckpointError, TrainState
 from egovl.engine.chunked import backward_in_chunks
 from egovl.engine.configs import OptimConfig, TrainerConfig
@@ -33,7 +34,7 @@ from egovl.engine.folder import RunFolder, write_json
 from egovl.engine.heartbeat import beat
 from egovl.engine.log import Progress, RunLog, evaluated_names
 from egovl.engine.monitor import Monitor
-from egovl.engine.optim import build_optimizer, lr_at
+from egovl.engine.optim import build_optimizer, lr_at, scaled_lr_at
 from egovl.engine.parallel import clip_grad_norm, gradients_stay_local, shard, wrap
 from egovl.engine.signals import StopRequest
 from egovl.engine.task import ChunkedTask, DeviceBatch, StepOutput, TrainTask
@@ -64,6 +65,8 @@ class TrainPlan:
     evaluations: list[Evaluation]
     seed: int
     forward_flops: float | None = None
+    average_start: dict[str, Tensor] | None = None
+    """Where the moving average of the weights begins; None: at the weights."""
 
 
 @dataclass
@@ -106,6 +109,10 @@ class Trainer:
         self.checkpointer = Checkpointer(
             folder, keep=config.keep_checkpoints, asynchronous=config.async_save
         )
+        self.average: WeightAverage | None = None
+        if config.ema_decay is not None:
+            self.average = WeightAverage(self.model, config.ema_decay, plan.average_start)
+        self.checkpointer.average = self.average
         self._monitor = Monitor(config.monitor)
         self._stop = stop
         self._flag = dist.AsyncFlag()
@@ -168,7 +175,7 @@ class Trainer:
                     raise StopAgreed
                 batch, first = first if first is not None else next(batches), None
                 lr = lr_at(self._step, self.optim_config, self.plan.total_steps)
-                report = self._train_step(network, batch.to(self.device), lr)
+                report = self._train_step(network, batch.to(self.device))
                 self._step += 1
                 pending.add({"step": self._step, "steps": self.plan.total_steps, "lr": lr}, report)
                 save = self._save_is_due()
@@ -204,10 +211,11 @@ class Trainer:
         self._backward(network, batch)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _train_step(self, network: nn.Module, batch: DeviceBatch, lr: float) -> dict[str, Tensor]:
+    def _train_step(self, network: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
         self._seed_step()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+            scale = group.get("lr_scale", 1.0)
+            group["lr"] = scaled_lr_at(self._step, self.optim_config, self.plan.total_steps, scale)
         report = self._backward(network, batch)
         if self.optim_config.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -218,6 +226,8 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.plan.task.after_step(self.model)
+        if self.average is not None:
+            self.average.update(self.model)
         return report
 
     def _backward(self, network: nn.Module, batch: DeviceBatch) -> dict[str, Tensor]:
@@ -274,19 +284,25 @@ class Trainer:
         for evaluation in self.plan.evaluations:
             if evaluation.name in done and not final and self._monitor.mode == "off":
                 continue
-            metrics = evaluate(
-                evaluation,
-                self.model,
-                self.device,
-                should_stop=self._agreed_to_stop,
-                autocast=self.autocast,
-            )
+            with self._evaluated_weights():
+                metrics = evaluate(
+                    evaluation,
+                    self.model,
+                    self.device,
+                    should_stop=self._agreed_to_stop,
+                    autocast=self.autocast,
+                )
             self._metrics |= {f"{evaluation.name}/{k}": v for k, v in metrics.items()}
             if log is not None:
                 log.evaluation(step, evaluation.name, metrics)
                 shown = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
                 logger.info("step %d: %s: %s", step, evaluation.name, shown)
         return True
+
+    def _evaluated_weights(self) -> contextlib.AbstractContextManager[None]:
+        if self.average is not None and self.config.evaluate_ema:
+            return self.average.applied(self.model)
+        return contextlib.nullcontext()
 
     def _recall_best(self) -> None:
         """Take up what an earlier attempt found best."""

@@ -19,6 +19,8 @@ from egovl.models.configs import AttentionAxis
 # of 4 take it 48 ms against 30 ms, groups of 64 38 ms against 59 ms (with backward, one thread).
 SHORT_GROUP = 32
 
+LOCAL_BLOCK = 32  # queries that local attention takes together
+
 
 class ClipShape(NamedTuple):
     """How the patch tokens behind the CLS token are laid out: frame after frame."""
@@ -131,8 +133,73 @@ def divided_attention(qkv: Tensor, shape: ClipShape, axis: AttentionAxis) -> Ten
     return torch.cat([cls_BHd.transpose(1, 2), out.flatten(1, 2)], dim=1)
 
 
-def _attend_in_groups(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def masked_attention(
+    q_BHSd: Tensor, k_BHLd: Tensor, v_BHLd: Tensor, visible_BL: Tensor | None
+) -> Tensor:
+    """Attend from every query to the keys that are visible.
+
+    Args:
+        q_BHSd: queries.
+        k_BHLd: keys. Likewise `v_BHLd`.
+        visible_BL: True where a key stands, at least once a row; None for everywhere.
+
+    Returns:
+        [B, H, S, d]
+    """
+    mask = None if visible_BL is None else visible_BL[:, None, None]
+    return F.scaled_dot_product_attention(q_BHSd, k_BHLd, v_BHLd, attn_mask=mask)
+
+
+def local_attention(
+    q_BHSd: Tensor,
+    k_BHSd: Tensor,
+    v_BHSd: Tensor,
+    window: int,
+    visible_BS: Tensor,
+    bias_HW: Tensor | None = None,
+) -> Tensor:
+    """Attend from every token to those at most `window // 2` away.
+
+    Queries are taken in blocks, each against its own keys and those next to it, so memory grows
+    with the length and not with its square. A token always sees itself, so that one whose
+    neighbours are all hidden has an answer (which its caller masks).
+
+    Args:
+        q_BHSd: queries, keys and values of one sequence.
+        k_BHSd: keys.
+        v_BHSd: values.
+        window: odd number of places that a token sees, its own in the middle.
+        visible_BS: True where a token stands.
+        bias_HW: added to the score of each place of the window; None for nothing.
+
+    Returns:
+        [B, H, S, d]
+    """
+    batch, _, length, _ = q_BHSd.shape
+    half, block = window // 2, min(LOCAL_BLOCK, length)
+    rest = -length % block
+    q = F.pad(q_BHSd, (0, 0, 0, rest)).unflatten(2, (-1, block)).transpose(1, 2).flatten(0, 1)
+    k, v = (
+        F.pad(x, (0, 0, half, half + rest))
+        .unfold(2, block + 2 * half, block)
+        .permute(0, 2, 1, 4, 3)
+        .flatten(0, 1)
+        for x in (k_BHSd, v_BHSd)
+    )
+    seen = F.pad(visible_BS, (half, half + rest)).unfold(1, block + 2 * half, block).flatten(0, 1)
+    place = torch.arange(block + 2 * half, device=q.device)
+    offset_LS = place - torch.arange(block, device=q.device)[:, None]
+    in_window = (offset_LS >= 0) & (offset_LS < window)
+    mask = ((in_window & seen[:, None]) | (offset_LS == half))[:, None]
+    if bias_HW is not None:
+        bias = bias_HW.to(q.dtype)[:, offset_LS.clamp(0, window - 1)]
+        mask = bias.masked_fill(~mask, float("-inf"))
+    out = _attend_in_groups(q, k, v, mask).unflatten(0, (batch, -1))
+    return out.transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
+def _attend_in_groups(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     if q.device.type == "cpu" and q.shape[-2] <= SHORT_GROUP:
         with sdpa_kernel(SDPBackend.MATH):
-            return F.scaled_dot_product_attention(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -11,17 +11,23 @@ QUICK_GELU_SLOPE = 1.702
 
 
 class Mlp(nn.Module):
-    """Linear, activation, Linear."""
+    """Linear, activation, Linear; in training with dropout after each."""
 
-    def __init__(self, width: int, hidden_width: int, activation: Activation) -> None:
+    def __init__(
+        self, width: int, hidden_width: int, activation: Activation, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.fc1 = nn.Linear(width, hidden_width)
         self.fc2 = nn.Linear(hidden_width, width)
         self.activation = {"quick_gelu": quick_gelu, "gelu": F.gelu}[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., width] to [..., width]."""
-        return self.fc2(self.activation(self.fc1(x)))
+        hidden = self.activation(self.fc1(x))
+        if self.dropout and self.training:
+            return F.dropout(self.fc2(F.dropout(hidden, self.dropout)), self.dropout)
+        return self.fc2(hidden)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
