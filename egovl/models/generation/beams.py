@@ -206,7 +206,7 @@ class _Search:
                 pool.add(self._text(first + candidate.row), candidate.score, length)
             if len(going) == self._beams:
                 break
-        if pool.is_done(found[0].score, length):
+        if pool.is_done(found[0].score, length + (1 if self.config.legacy_beam_scores else 0)):
             shared = run.pools[0] is run.pools[-1]
             run.done = [True] * self._groups if shared else _with(run.done, group)
         # fewer continuations than beams: the vocabulary is tiny, or nearly all of it is banned

@@ -27,9 +27,9 @@ def warp_logits(logits_RV: Tensor, config: GenerationConfig, keep: int = 1) -> T
     if config.top_k is not None:
         logits_RV = _top_k(logits_RV, max(config.top_k, keep))
     if config.top_p is not None and config.top_p < 1.0:
-        logits_RV = _smallest_set(logits_RV, -logits_RV, config.top_p, keep)
+        logits_RV = _top_p(logits_RV, config.top_p, keep)
     if config.typical_p is not None and config.typical_p < 1.0:
-        logits_RV = _smallest_set(logits_RV, _strangeness(logits_RV), config.typical_p, keep)
+        logits_RV = _typical(logits_RV, config.typical_p, keep)
     return logits_RV
 
 
@@ -38,21 +38,23 @@ def _top_k(logits_RV: Tensor, k: int) -> Tensor:
     return logits_RV.masked_fill(logits_RV < least, NEVER)
 
 
-def _smallest_set(logits_RV: Tensor, order_RV: Tensor, mass: float, keep: int) -> Tensor:
-    """Keep the first tokens by `order`, ascending, up to the one with which they reach `mass`."""
-    ranked = order_RV.argsort(dim=-1, stable=True)
-    before = logits_RV.softmax(dim=-1).gather(-1, ranked).cumsum(dim=-1).roll(1, dims=-1)
-    before[:, 0] = 0.0
-    dropped = before >= mass
-    dropped[:, :keep] = False
-    return logits_RV.masked_fill(dropped.scatter(-1, ranked, dropped), NEVER)
+def _top_p(logits_RV: Tensor, mass: float, keep: int) -> Tensor:
+    # summed from the least likely up, so that ties and rounding fall as published
+    ascending, order = logits_RV.sort(dim=-1)
+    dropped = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - mass
+    dropped[:, -keep:] = False
+    return logits_RV.masked_fill(dropped.scatter(-1, order, dropped), NEVER)
 
 
-def _strangeness(logits_RV: Tensor) -> Tensor:
-    """Distance of each token's information from the expected information (typical sampling)."""
+def _typical(logits_RV: Tensor, mass: float, keep: int) -> Tensor:
     log_p = logits_RV.log_softmax(dim=-1)
-    expected = entropy(log_p)[:, None]
-    return (-log_p - expected).abs()
+    strange = (-log_p - entropy(log_p)[:, None]).abs()
+    ascending, order = strange.sort(dim=-1)
+    before = log_p.exp().gather(-1, order).cumsum(dim=-1) < mass
+    last = before.sum(dim=-1, keepdim=True).clamp(max=strange.shape[-1] - 1)
+    dropped = ascending > ascending.gather(-1, last)
+    dropped[:, :keep] = False
+    return logits_RV.masked_fill(dropped.scatter(-1, order, dropped), NEVER)
 
 
 def entropy(log_p_RV: Tensor) -> Tensor:
