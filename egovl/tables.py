@@ -19,6 +19,7 @@ from egovl.data.datasets.configs import (
     WebVidConfig,
 )
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
+from egovl.models.decoder_configs import GPT2Config, NarratorConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
@@ -27,6 +28,7 @@ from egovl.tasks.configs import (
     RetrievalConfig,
     ZeroShotConfig,
 )
+from egovl.tasks.narration_configs import NarrationConfig
 
 TASKS = {
     "contrastive": ContrastiveConfig,
@@ -35,11 +37,14 @@ TASKS = {
     "zero_shot": ZeroShotConfig,
     "classification": ClassificationConfig,
     "keyframe": KeyframeConfig,
+    "narration": NarrationConfig,
 }
 
 MODELS = {
     "classifier": ClassifierConfig,
     "dual_encoder": DualEncoderConfig,
+    "gpt2": GPT2Config,
+    "narrator": NarratorConfig,
 }
 
 DATASETS = {
