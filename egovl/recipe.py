@@ -60,17 +60,24 @@ class StageConfig:
     """Training only."""
     cache_clips: bool = False
     """As in `parents`, for a task on long videos alone."""
+    every: int = 1
+    """Evaluation takes every n-th sample only."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}: must be 1 or more")
 
 
 @dataclass(frozen=True)
 class InitConfig:
     """Weights to start from."""
 
-    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "hiervl", "groundnlq"]
+    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "hiervl", "groundnlq"] = "egovl"
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
-    file: Path
+    file: Path | None = None
     text: Path | None = None
-    """Hugging Face folder of DistilBERT, where the text tower starts from its own weights."""
+    """Where the text side starts from weights of its own: a Hugging Face folder of DistilBERT or,
+    for a narrator, of GPT-2; there also a run folder or export of a language model of ours."""
     inflate: Literal["bilinear", "zeros", "interp"] | None = None
     """How a temporal embedding of fewer frames is stretched; null: as the origin's paper does."""
     resize_positions: bool = False
@@ -79,6 +86,10 @@ class InitConfig:
     """ema: the moving average that lies beside the weights."""
     heads: bool = True
     """Of a grounder; false: its heads keep their own initial values (GroundNLQ's finetuning)."""
+
+    def __post_init__(self) -> None:
+        if self.file is None and self.text is None:
+            raise ValueError("neither file nor text is there; init: null starts at random")
 
 
 @dataclass(frozen=True)
@@ -136,15 +147,18 @@ def input_hashes(recipe: Recipe, find_checkpoint: Callable[[Path], Path]) -> dic
         find_checkpoint: From a run folder to its newest checkpoint, whose COMMIT is hashed.
     """
     found = {
-        f"evaluate.{key}": _hash(path) for key, path in _paths(recipe.evaluate) if path.is_file()
+        f"evaluate.{key}": hash_file(path)
+        for key, path in _paths(recipe.evaluate)
+        if path.is_file()
     }
-    if recipe.init is not None:
+    if recipe.init is not None and recipe.init.file is not None:
         file = recipe.init.file
-        found["init.file"] = _hash(file if file.is_file() else find_checkpoint(file) / "COMMIT")
+        found["init.file"] = hash_file(file if file.is_file() else find_checkpoint(file) / "COMMIT")
     return found
 
 
-def _hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASHED_BYTES):

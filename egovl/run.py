@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,9 +19,13 @@ from egovl import config as configuration
 from egovl import dist
 from egovl.convert.distilbert import load_text_tower
 from egovl.convert.initialize import Adaptation, load_released, load_weights
+from egovl.convert.load import LoadReport
+from egovl.convert.narrator import load_decoder, load_own_decoder
 from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
+from egovl.convert.unpickle import load_checkpoint
 from egovl.data.loader import LoaderError, build_eval_loader
+from egovl.data.subset import Subset
 from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit, read_weights
 from egovl.engine.checkpoint import CheckpointError as SaveError
 from egovl.engine.evaluator import Evaluation, evaluate
@@ -36,6 +40,8 @@ from egovl.engine.folder import (
 from egovl.engine.signals import StopRequest
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.hf_decoder import GPT2
+from egovl.models.narrator import Narrator
 from egovl.recipe import Recipe, StageConfig, input_hashes
 from egovl.streams import TrainStreams
 from egovl.tasks.binding import bind
@@ -161,8 +167,9 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
         return 0
     adaptation = Adaptation(init.inflate, init.resize_positions, init.weights, init.heads)
     if init.text is not None:
-        report = load_text_tower(cast(DualEncoder, model), init.text)
-        logger.info("%s (text tower): %s", init.text, report)
+        logger.info("%s (text side): %s", init.text, _load_text(model, init.text))
+    if init.file is None:
+        return 0
     if init.origin != "egovl" or init.file.is_file():
         load_released(model, init.origin, init.file, adaptation)
         return _exported_step(init.file) if init.origin == "egovl" else 0
@@ -171,6 +178,20 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
     report = load_weights(model, "egovl", weights, adaptation)
     logger.info("%s: %s", checkpoint, report)
     return read_commit(checkpoint).step
+
+
+def _load_text(model: nn.Module, source: Path) -> LoadReport:
+    """Fill the text side: of a run or export of ours, or a Hugging Face folder."""
+    if isinstance(model, DualEncoder):
+        return load_text_tower(model, source)
+    decoder = model.decoder if isinstance(model, Narrator) else model
+    if not isinstance(decoder, GPT2):
+        raise ValueError(f"init.text={source}: a {type(model).__name__} has no text side")
+    if (source / "ckpt").is_dir() or (source / COMMIT).exists():
+        return load_own_decoder(decoder, read_weights(newest_checkpoint(source)))
+    if source.is_file():
+        return load_own_decoder(decoder, load_checkpoint(source).state)
+    return load_decoder(decoder, source)
 
 
 def _exported_step(file: Path) -> int:
@@ -198,8 +219,9 @@ def newest_checkpoint(folder: Path) -> Path:
 def _evaluations(recipe: Recipe, tokenizer: Any) -> list[Evaluation]:
     def build(name: str, stage: StageConfig) -> Evaluation:
         dataset = stage.dataset.build()
+        every = range(0, len(dataset), stage.every)
         loader = build_eval_loader(
-            dataset,
+            dataset if stage.every == 1 else Subset(dataset, every),
             stage.loader,
             tokenizer,
             rank=dist.rank(),

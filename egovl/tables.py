@@ -27,6 +27,7 @@ from egovl.data.datasets.long_video_configs import (
 )
 from egovl.data.datasets.nlq_configs import NLQConfig
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
+from egovl.models.decoder_configs import GPT2Config, NarratorConfig
 from egovl.models.grounder.configs import GrounderConfig
 from egovl.models.hierarchy_configs import HierarchicalEncoderConfig, LongVideoConfig
 from egovl.tasks.configs import (
@@ -44,6 +45,7 @@ from egovl.tasks.hierarchy_configs import (
     LongVideoClassificationConfig,
     SummaryChoiceConfig,
 )
+from egovl.tasks.narration_configs import NarrationConfig
 
 TASKS = {
     "contrastive": ContrastiveConfig,
@@ -57,6 +59,7 @@ TASKS = {
     "long_video_classification": LongVideoClassificationConfig,
     "anticipation": AnticipationTaskConfig,
     "grounding": GroundingConfig,
+    "narration": NarrationConfig,
 }
 
 MODELS = {
@@ -65,6 +68,8 @@ MODELS = {
     "hierarchical": HierarchicalEncoderConfig,
     "long_video": LongVideoConfig,
     "grounder": GrounderConfig,
+    "gpt2": GPT2Config,
+    "narrator": NarratorConfig,
 }
 
 DATASETS = {

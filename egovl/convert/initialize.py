@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from egovl.convert import clip, egovlp, groundnlq, hiervl, lavila, own
+from egovl.convert import clip, egovlp, groundnlq, hiervl, lavila, narrator, own
 from egovl.convert.load import LoadReport
 from egovl.convert.space_time import InflateMode, with_frames, with_patches
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
@@ -18,8 +18,10 @@ from egovl.models.classifier import Classifier
 from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
 from egovl.models.grounder.grounder import Grounder
+from egovl.models.hf_decoder import GPT2
 from egovl.models.hierarchy_configs import LongVideoConfig
 from egovl.models.long_video import LongVideoModel
+from egovl.models.narrator import Narrator
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +44,23 @@ class Origin:
     align_corners: bool = False
     long_video: Loader | None = None
     """None: its files hold nothing for such a model."""
+    narrator: Loader | None = None
 
 
 ORIGINS: Mapping[str, Origin] = {
-    "clip": Origin(clip.load_dual_encoder, clip.load_classifier, "visual.positional_embedding"),
+    "clip": Origin(
+        clip.load_dual_encoder,
+        clip.load_classifier,
+        "visual.positional_embedding",
+        narrator=clip.load_classifier,
+    ),
     "lavila": Origin(
         lavila.load_state,
         lavila.load_state,
         "visual.pos_embed",
         "visual.temporal_embed",
         "bilinear",
+        narrator=narrator.load_state,
     ),
     "egovlp": Origin(
         egovlp.load_state,
@@ -81,6 +90,7 @@ ORIGINS: Mapping[str, Origin] = {
         "video.temporal_embed",
         "bilinear",
         long_video=own.load_long_video,
+        narrator=own.load_narrator,
     ),
 }
 
@@ -153,11 +163,15 @@ def load_weights(
         return known.dual_encoder(model, _adapted(model, known, state, adaptation))
     if isinstance(model, LongVideoModel) and known.long_video is not None:
         return known.long_video(model, _adapted(model, known, state, adaptation))
+    if isinstance(model, Narrator) and known.narrator is not None:
+        return known.narrator(model, _adapted(model, known, state, adaptation))
+    if isinstance(model, GPT2) and origin == "egovl":
+        return narrator.load_own_decoder(model, state)
     raise CheckpointError(f"{origin} weights cannot fill a {type(model).__name__}")
 
 
 def _adapted(
-    model: Classifier | DualEncoder | LongVideoModel,
+    model: Classifier | DualEncoder | LongVideoModel | Narrator,
     origin: Origin,
     state: State,
     adaptation: Adaptation,

@@ -17,6 +17,7 @@ from egovl.models.classifier import Classifier
 from egovl.models.dual_encoder import DualEncoder
 from egovl.models.grounder.grounder import Grounder
 from egovl.models.long_video import LongVideoModel
+from egovl.models.narrator import Narrator
 
 SAME_NAMES = KeyMap([Rename("{rest}", "{rest}")])
 
@@ -68,6 +69,15 @@ def load_grounder(
     """Fill a grounder, strictly; its heads may be left out. The loss's normaliser starts anew."""
     dropped = ("normalizer",) if keep_heads else ("normalizer", OWN_HEADS)
     return load_published(model, state, SAME_NAMES, Tolerated(dropped, dropped))
+
+
+def load_narrator(model: Narrator, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill a narrator, or its tower from a dual encoder or a classifier."""
+    if any(key.startswith("decoder.") for key in state):
+        return load_published(model, state, SAME_NAMES)
+    mine = (r"(?!video\.).*",)
+    dropped = (*_NOT_VIDEO, r"heads\..*")
+    return load_published(model, state, SAME_NAMES, Tolerated(mine, dropped))
 
 
 def read_weights_file(file: Path) -> tuple[str, dict[str, Tensor]]:

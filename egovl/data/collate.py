@@ -83,7 +83,7 @@ def collate(
 
     Args:
         samples: ``B`` samples with equal label names.
-        videos: For each sample its ``K`` clips ``[C, T, H, W]``; none at all leaves them out.
+        videos: For each sample its ``K`` clips ``[C, T, H, W]``; none at all leave pixels out.
         texts: The chosen text of each sample.
         tokenizer: None leaves the texts out.
         label_sizes: Labels that are lists of class ids, and how many classes there are.

@@ -7,6 +7,7 @@ Layout of the folder:
     egoclip.csv                  narrations of the training videos
     egomcq.json                  questions over the held-out videos
     corpus.json                  what was rendered, with which options
+    gpt2/                        a tokenizer of the narrations, in GPT-2's files
     ek100/ charades_ego/ egtea/ state_change/ narrations/ captions/
                                  the same actions in those formats, where every video is one file
 
@@ -42,11 +43,12 @@ from egovl.data.prepare.synthetic_benchmarks import (
     cut_actions,
     write_benchmarks,
 )
+from egovl.data.prepare.synthetic_narrator import write_narrator_files
 from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_videos
 from egovl.data.prepare.synthetic_scene import render_video
 
 REPORT_NAME = "corpus.json"
-FORMAT = 2  # raise when the same options would render something else
+FORMAT = 3  # raise when the same options would render something else
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ def _write_annotations(
 ) -> dict[str, Any]:
     train_clips = write_egoclip(plans, folder / "egoclip.csv")
     questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
+    write_narrator_files(plans, folder)
     if all(_is_whole(config, plan) for plan in plans):
         write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
     report = {
