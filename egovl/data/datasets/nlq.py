@@ -69,7 +69,7 @@ class QueryItem:
     window_sec: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class QueryBatch(Batch):
     """A batch of queries; rows follow ``index``, those of ``features`` the distinct videos.
 
@@ -103,7 +103,9 @@ class QueryBatch(Batch):
     def _changed(self, change: Callable[[str, Tensor], Tensor]) -> QueryBatch:
         parts = {name: getattr(self, name) for name in (f.name for f in fields(self))}
         labels = {name: change(name, label) for name, label in parts.pop("labels").items()}
-        tensors = {n: None if x is None else change(n, x) for n, x in parts.items()}
+        tensors: dict[str, Any] = {
+            n: None if x is None else change(n, x) for n, x in parts.items()
+        }
         return QueryBatch(labels=labels, **tensors)
 
 
