@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.parity import checks_egoinstructor as retrieval
+from tests.parity import checks_egoinstructor_captioner as captioner
 from tests.parity.golden import Families, golden_files, names, run_family
 
 LATER = "not yet"
@@ -14,7 +15,7 @@ LATER = "not yet"
 FAMILIES: Families = [
     ("captioner_generate_with_eos", LATER),
     ("captioner_.*_generate", LATER),
-    ("captioner_", LATER),
+    ("captioner_", captioner.check_captioner),
     ("text_processing", LATER),
     ("frame_sampling", LATER),
     ("frame_transform", LATER),
