@@ -8,6 +8,7 @@ import pytest
 
 from tests.parity import checks_egoinstructor as retrieval
 from tests.parity import checks_egoinstructor_captioner as captioner
+from tests.parity import checks_egoinstructor_data as data
 from tests.parity.golden import Families, golden_files, names, run_family
 
 LATER = "not yet"
@@ -16,17 +17,17 @@ FAMILIES: Families = [
     ("captioner_generate_with_eos", LATER),
     ("captioner_.*_generate", LATER),
     ("captioner_", captioner.check_captioner),
-    ("text_processing", LATER),
-    ("frame_sampling", LATER),
-    ("frame_transform", LATER),
-    ("legacy_bootstrap_sampler", LATER),
+    ("text_processing", data.check_text_processing),
+    ("frame_sampling", data.check_frame_sampling),
+    ("frame_transform", data.check_frame_transform),
+    ("legacy_bootstrap_sampler", data.check_bootstrap),
     ("caption_metrics", LATER),
     ("retrieval_model", retrieval.check_retrieval_model),
     (r"egoexonce_\d+rank", retrieval.check_ego_exo_nce_ranks),
     ("egoexonce", retrieval.check_ego_exo_nce),
     ("retrieval_metrics", retrieval.check_retrieval_metrics),
     ("retrieval_eval", retrieval.check_retrieval_eval),
-    ("retrieval_dataset", LATER),
+    ("retrieval_dataset", data.check_retrieval_dataset),
     ("retrieval_misc", retrieval.check_retrieval_misc),
     ("ego_feature_encoder", retrieval.check_ego_feature_encoder),
 ]
