@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from egovl.atomic import replacing
+
 RUN_DIR_VARIABLE = "EGOVL_RUN_DIR"
 ATTEMPT_VARIABLE = "EGOVL_ATTEMPT"
 
@@ -94,17 +96,8 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically; parents are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(text)
 
 
 def next_attempt(path: Path) -> int:

@@ -71,3 +71,19 @@ def caption_perplexity(entropy: Tensor, valid: Tensor) -> Tensor:
     """
     total = torch.where(valid, entropy, 0.0).sum(dim=1)
     return (total / valid.sum(dim=1)).exp()
+
+
+def text_perplexity(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    """Perplexity ``[B]`` of texts under the logits of each next token.
+
+    Of a text's own prefixes it is the teacher-forced perplexity; of what a model wrote itself, the
+    free-running one (LaViLa spec 2.9, 6.3).
+
+    Args:
+        logits: ``[B, L, V]``, position i predicts label i.
+        labels: ``[B, L]`` ids.
+        valid: ``[B, L]`` where a label counts.
+    """
+    target = labels.masked_fill(~valid, 0)
+    entropy = F.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
+    return caption_perplexity(entropy, valid)

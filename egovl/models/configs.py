@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from egovl.models.text_transformer import TextTransformer
     from egovl.models.video_transformer import SpaceTimeTransformer
 
-Activation = Literal["quick_gelu", "gelu"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "squared_relu"]
 TimeInit = Literal["zeros", "rand"]
 Projection = Literal["linear", "frozen_in_time", "identity"]
 AttentionAxis = Literal["space", "time"]

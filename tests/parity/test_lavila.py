@@ -7,31 +7,29 @@ from pathlib import Path
 import pytest
 
 from tests.parity import (
+    checks_captions,
     checks_data,
     checks_datasets,
     checks_losses,
     checks_metrics,
     checks_models,
+    checks_narrator,
     checks_text,
 )
 from tests.parity.golden import Families, golden_files, names, run_family
 
-NARRATOR = "comes with the narrator"
-CLASSIFIER = "comes with the classifiers"
-RETRIEVAL = "comes with zero-shot retrieval and classification"
-
 FAMILIES: Families = [
-    ("vclm_.*_generate", NARRATOR),
-    ("vclm_", NARRATOR),
+    ("vclm_.*_generate", checks_narrator.check_generate),
+    ("vclm_", checks_narrator.check_forward),
     ("tsf_", checks_models.check_tower),
-    ("attn_pool_", NARRATOR),
+    ("attn_pool_", checks_narrator.check_pooler),
     ("clip_inflate", checks_models.check_clip_inflate),
     ("temporal_inflate", checks_models.check_temporal_inflate),
     ("dual_encoder_clip", checks_models.check_dual_encoder_clip),
     ("dual_encoder_distilbert_", checks_models.check_dual_encoder_distilbert),
     ("param_groups_clip", checks_models.check_param_groups_clip),
     ("classifier", checks_models.check_classifier),
-    ("logits_warper", NARRATOR),
+    ("logits_warper", checks_narrator.check_warper),
     ("losses_distributed", checks_losses.check_losses_distributed),
     ("losses", checks_losses.check_losses),
     ("metric_ek100_mir", checks_metrics.check_ek100_mir),
@@ -39,7 +37,7 @@ FAMILIES: Families = [
     ("metric_egomcq", checks_losses.check_metric_egomcq),
     ("metric_classification", checks_metrics.check_classification),
     ("scheduler", checks_losses.check_scheduler),
-    ("caption_metrics", NARRATOR),
+    ("caption_metrics", checks_captions.check_caption_metrics),
     ("sampling", checks_data.check_sampling),
     ("transforms", checks_data.check_transforms),
     ("zeroshot_eval", checks_models.check_zeroshot_eval),
