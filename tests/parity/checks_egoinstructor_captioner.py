@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from egovl.convert import egoinstructor_captioner as convert
+from egovl.data.prompt_tokens import load_prompt_tokenizer
 from egovl.engine.optim import param_groups
 from egovl.losses.answer_labels import IGNORED, PromptMarks, answer_labels
 from egovl.losses.language import caption_loss
 from egovl.models.captioner.captioner import Captioner, is_decayed, is_trained
+from egovl.models.captioner.writing import UncachedWriter, Writer
+from egovl.models.generation.configs import GenerationConfig
+from egovl.models.generation.generate import generate
+from tests.parity.checks_egoinstructor_data import TOKENIZER
 from tests.parity.golden import GoldenCase
 
 
@@ -112,3 +117,62 @@ def _check_lists(case: GoldenCase, model: Captioner) -> None:
             case.exact(name, sorted(found()), sorted(case.json[name]))
     learned = {name for name, param in model.named_parameters() if param.requires_grad}
     assert learned == {name for name in tensors if is_trained(name)}
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def check_generation(case: GoldenCase) -> None:
+    """Logits of the prompt, greedy and beam ids, with the cache and without it."""
+    model, inputs = _captioner(case), case.group("inputs")
+    if "input_ids" not in inputs:
+        return
+    prompt, notes = inputs["input_ids"], set(case.json.get("notes_only", ()))
+    with torch.no_grad():
+        media = model.encode_clips(inputs["vision_x"])
+        golden = case.tensors.get("outputs/prompt_logits")
+        if golden is not None:
+            logits = model(
+                inputs["vision_x"], prompt, inputs["attention_mask"], prompt == _media_id(case)
+            )
+            case.close("prompt_logits", logits, golden, "F")
+    for name, settings in case.json.get("settings", {}).items():
+        golden = case.tensors.get(f"outputs/{name}")
+        if golden is None or f"outputs/{name}" in notes:
+            continue
+        config = _generation_config(case, settings)
+        for kind in (Writer, UncachedWriter):
+            writer = kind(model, media, _media_id(case))
+            mask = inputs["attention_mask"].bool()
+            written = generate(writer, prompt, config, mask=mask)
+            ids = torch.cat([prompt, written.ids], dim=1)
+            case.exact(f"{name} {kind.__name__}", ids, golden)
+            if len(ids) == 1 and f"{name}_text" in case.json:
+                tokenizer = load_prompt_tokenizer(TOKENIZER)
+                text = tokenizer.decode(ids[0].tolist())
+                case.exact(f"{name}_text", text, case.json[f"{name}_text"])
+        new = case.json.get("new_tokens", {}).get(name)
+        if new is not None:
+            case.exact(f"{name} new", golden.shape[1] - prompt.shape[1], new)
+
+
+def _media_id(case: GoldenCase) -> int:
+    return case.json["media_token_id"]
+
+
+def _generation_config(case: GoldenCase, settings: Mapping[str, Any]) -> GenerationConfig:
+    banned = "bad_words" in settings or "bad_words_ids" in settings
+    words = settings.get("bad_words_ids", case.json.get("bad_words_ids", [])) if banned else []
+    beams = settings.get("num_beams", 1)
+    end = settings.get("eos_token_id", case.json["eos_token_id"])
+    return GenerationConfig(
+        strategy="beam" if beams > 1 else "greedy",
+        num_beams=beams,
+        max_new_tokens=settings.get("max_new_tokens", case.json["max_new_tokens"]),
+        length_penalty=settings.get("length_penalty", 1.0),
+        no_repeat_ngram_size=settings.get("no_repeat_ngram_size", 0),
+        stop_at_num_beams=settings.get("early_stopping", False),
+        bad_words=tuple(map(tuple, words)),
+        eos_id=end,
+        pad_id=end,
+    )

@@ -6,22 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.parity import checks_captions
 from tests.parity import checks_egoinstructor as retrieval
 from tests.parity import checks_egoinstructor_captioner as captioner
 from tests.parity import checks_egoinstructor_data as data
 from tests.parity.golden import Families, golden_files, names, run_family
 
-LATER = "not yet"
-
 FAMILIES: Families = [
-    ("captioner_generate_with_eos", LATER),
-    ("captioner_.*_generate", LATER),
+    ("captioner_generate_with_eos", captioner.check_generation),
+    ("captioner_.*_generate", captioner.check_generation),
     ("captioner_", captioner.check_captioner),
     ("text_processing", data.check_text_processing),
     ("frame_sampling", data.check_frame_sampling),
     ("frame_transform", data.check_frame_transform),
     ("legacy_bootstrap_sampler", data.check_bootstrap),
-    ("caption_metrics", LATER),
+    ("caption_metrics", checks_captions.check_caption_metrics),
     ("retrieval_model", retrieval.check_retrieval_model),
     (r"egoexonce_\d+rank", retrieval.check_ego_exo_nce_ranks),
     ("egoexonce", retrieval.check_ego_exo_nce),
