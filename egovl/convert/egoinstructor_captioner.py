@@ -42,7 +42,13 @@ _VISION = KeyMap(
 )
 _LAYER = KeyMap(
     [
-        Rename("gated_cross_attn_layer.{rest}", "media.{rest}"),
+        Rename("gated_cross_attn_layer.attn_gate", "media.attn_gate.gate"),
+        Rename("gated_cross_attn_layer.ff_gate", "media.ff_gate.gate"),
+        Rename("gated_cross_attn_layer.attn.norm.{leaf}", "media.attn.norm.{leaf}"),
+        Rename("gated_cross_attn_layer.attn.to_q.weight", "media.attn.cross.q.weight"),
+        Rename("gated_cross_attn_layer.attn.to_kv.weight", "media.attn.cross.kv.weight"),
+        Rename("gated_cross_attn_layer.attn.to_out.weight", "media.attn.cross.proj.weight"),
+        Rename("gated_cross_attn_layer.feed_forward.{rest}", "media.feed_forward.{rest}"),
         Rename("decoder_layer.ln_1.{leaf}", "decoder.norm_attn.{leaf}"),
         Rename("decoder_layer.ln_2.{leaf}", "decoder.norm_mlp.{leaf}"),
         Rename("decoder_layer.attn.Wqkv.{leaf}", "decoder.attn.qkv.{leaf}"),
