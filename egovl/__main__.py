@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.set_defaults(call=_export)
     from egovl.data.prepare.command import add_arguments
 
-    prepare = commands.add_parser("prepare", help="make data: `prepare synthetic --out DIR`")
+    prepare = commands.add_parser("prepare", help="make data: videos, annotations, tags")
     add_arguments(prepare)
     from egovl.convert.command import add_arguments as add_convert_arguments
 

@@ -136,6 +136,13 @@ def model_config(described: str, file: Path) -> ModelConfig:
         raise configuration.ConfigError(f"{file}: its header: {error}") from error
 
 
+def stages(recipe: Recipe) -> Iterator[tuple[str, StageConfig]]:
+    """Name and config of everything in a recipe that reads a dataset."""
+    if recipe.train is not None:
+        yield "train", recipe.train
+    yield from recipe.evaluate.items()
+
+
 _HASHED_BYTES = 1 << 24  # read at once
 
 

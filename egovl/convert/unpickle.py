@@ -84,8 +84,8 @@ def attributes(value: object) -> dict[str, Any]:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a torch, TorchScript or safetensors file.
 
-    Weights are the entry `state_dict` where there is one, else every tensor of the file. Leading
-    `module.` is cut off names and floating point becomes float32.
+    Weights are the entry `state_dict` or `model_state_dict` where there is one, else every tensor of
+    the file. Leading `module.` is cut off names and floating point becomes float32.
 
     Raises:
         FileNotFoundError: no such file.
@@ -95,7 +95,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     content = _read(path)
-    weights = content.pop("state_dict", None)
+    weights = content.pop("state_dict", None) or content.pop("model_state_dict", None)
     if weights is None:
         weights, content = content, {}
     state = {strip_module(k): _float32(v) for k, v in weights.items() if isinstance(v, Tensor)}

@@ -24,6 +24,8 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "clip": ((122.7709383, 116.7460125, 104.09373615), _CLIP_STD),
     # LaViLa's red mean is a typing error that its released models need (parity: lavila transforms)
     "clip_legacy": ((108.3272985, 116.7460125, 104.09373615), _CLIP_STD),
+    # Egoinstructor's captioner: CLIP's, rounded
+    "clip_rounded": ((122.655, 116.79, 104.04), (68.595, 66.555, 70.38)),
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
 
@@ -76,6 +78,18 @@ def resize_short_side(frames_THWC: Tensor, size: int, *, antialias: bool = False
     else:
         target = (int(size * height / width), size)
     return _resize(frames_THWC.permute(0, 3, 1, 2), target, antialias).transpose(0, 1)
+
+
+def squash(frames_THWC: Tensor, size: int, *, antialias: bool = False) -> Tensor:
+    """Resize to a square whatever the aspect, bicubic, float32 beyond 0..255 too, ``[C, T, ...]``.
+
+    Egoinstructor spec 3.4.
+    """
+    images = frames_THWC.permute(0, 3, 1, 2).float()
+    resized = functional.interpolate(
+        images, size=(size, size), mode="bicubic", align_corners=False, antialias=antialias
+    )
+    return resized.transpose(0, 1)
 
 
 def center_crop(video_CTHW: Tensor, size: int) -> Tensor:

@@ -32,8 +32,10 @@ class OptimConfig:
     """Every parameter decays, vectors too, as EgoVLP's optimiser had it (with a decay of 0)."""
     momentum: float = 0.9
     """SGD only."""
-    schedule: Literal["constant", "cosine", "milestones"] = "constant"
-    """What follows the warm-up."""
+    schedule: Literal[
+        "constant", "cosine", "milestones", "hf_constant", "hf_linear", "hf_cosine"
+    ] = "constant"
+    """What follows the warm-up. `hf_`: Hugging Face's, which warm up from 0 and end at 0."""
     milestones: tuple[float, ...] = ()
     """Epochs after which the learning rate falls by `milestone_factor`."""
     milestone_factor: float = 0.1
@@ -48,6 +50,8 @@ class OptimConfig:
     """Steps of linear warm-up from ``lr_start`` to ``lr``."""
     warmup_epochs: float = 0.0
     """The same in epochs; give one of the two."""
+    warmup_ratio: float = 0.0
+    """The same as a share of all steps, rounded down."""
     lr_start: float = 1e-6
     """Learning rate of step 0 where there is a warm-up."""
     lr_end: float = 1e-5
@@ -66,7 +70,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         names = ("adamw", "sgd", "legacy_adamw")
         _check(self, "name", self.name in names, f"one of {', '.join(names)}")
-        schedules = ("constant", "cosine", "milestones")
+        hf = ("hf_constant", "hf_linear", "hf_cosine")
+        schedules = ("constant", "cosine", "milestones", *hf)
         _check(self, "schedule", self.schedule in schedules, f"one of {', '.join(schedules)}")
         by_milestones = self.schedule == "milestones"
         _check(self, "milestones", by_milestones or not self.milestones, "empty without them")
@@ -81,15 +86,17 @@ class OptimConfig:
         _check(self, "betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
         _check(self, "eps", self.eps > 0, "above 0")
         _check(self, "momentum", 0 <= self.momentum < 1, "in [0, 1)")
-        for field in ("weight_decay", "warmup_steps", "warmup_epochs", "lr_start", "lr_end"):
+        warmups = ("warmup_steps", "warmup_epochs", "warmup_ratio")
+        for field in ("weight_decay", *warmups, "lr_start", "lr_end"):
             _check(self, field, getattr(self, field) >= 0, "0 or more")
         _check(self, "backbone_lr_scale", self.backbone_lr_scale >= 0, "0 or more")
         clip = self.clip_grad_norm
         _check(self, "clip_grad_norm", clip is None or clip > 0, "above 0, or null for no clipping")
-        if self.warmup_steps and self.warmup_epochs:
+        _check(self, "warmup_ratio", self.warmup_ratio <= 1, "at most 1")
+        if sum(getattr(self, field) > 0 for field in warmups) > 1:
             raise ValueError(
-                f"OptimConfig: warmup_steps {self.warmup_steps} and warmup_epochs "
-                f"{self.warmup_epochs}: give one of them"
+                f"OptimConfig: warmup_steps {self.warmup_steps}, warmup_epochs "
+                f"{self.warmup_epochs}, warmup_ratio {self.warmup_ratio}: give one of them"
             )
 
     def in_steps(self, steps_per_epoch: int) -> OptimConfig:

@@ -113,11 +113,13 @@ def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
         ValueError: if epochs are not counted in steps (see ``OptimConfig.in_steps``) or the warm-up
             is longer than the run.
     """
-    warmup = config.warmup_steps
+    warmup = config.warmup_steps or int(config.warmup_ratio * total_steps)
     if config.warmup_epochs:
         raise ValueError(f"warmup_epochs {config.warmup_epochs}: count it in_steps first")
     if warmup > total_steps:
         raise ValueError(f"warm-up of {warmup} steps is longer than the run, {total_steps}")
+    if config.schedule.startswith("hf_"):
+        return _lr_of_hf(step, config, warmup, total_steps)
     if step < warmup:
         # a warm-up of one step is its start
         return config.lr_start + (config.lr - config.lr_start) * step / max(warmup - 1, 1)
@@ -127,6 +129,18 @@ def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
         return _lr_by_milestones(step, config)
     progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
     return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _lr_of_hf(step: int, config: OptimConfig, warmup: int, total_steps: int) -> float:
+    """Hugging Face's schedules, which Egoinstructor trains with (its spec, section 5)."""
+    if step < warmup:
+        return config.lr * step / max(1, warmup)
+    if config.schedule == "hf_constant":
+        return config.lr
+    rest = max(1, total_steps - warmup)
+    if config.schedule == "hf_linear":
+        return config.lr * max(0.0, (total_steps - step) / rest)
+    return config.lr * max(0.0, (1 + math.cos(math.pi * (step - warmup) / rest)) / 2)
 
 
 def _lr_by_milestones(step: int, config: OptimConfig) -> float:

@@ -73,6 +73,28 @@ class EgoNCEConfig:
 
 
 @dataclass(frozen=True)
+class EgoExoNCEConfig:
+    """Clips of both views; groups and shared tags are positives (Egoinstructor spec 4.2)."""
+
+    name: Literal["ego_exo_nce"] = "ego_exo_nce"
+    pair_num: int = 1
+    """Partners of a clip, which follow it in the batch."""
+    noun_tags: str = "noun"
+    """Side value [N, classes] of 0 and 1."""
+    verb_tags: str = "verb"
+
+    def __post_init__(self) -> None:
+        if self.pair_num < 0:
+            raise ValueError(f"pair_num={self.pair_num} is not allowed: it must be 0 or more")
+
+    def build(self) -> PairLoss:
+        """The loss."""
+        from egovl.losses.ego_exo_nce import EgoExoNCE
+
+        return EgoExoNCE(self)
+
+
+@dataclass(frozen=True)
 class NormSoftmaxConfig:
     """Sum of both directions' cross entropies, fixed temperature (EgoVLP spec 4)."""
 
@@ -132,6 +154,7 @@ LossConfig = (
     InfoNCEConfig
     | SslClipConfig
     | EgoNCEConfig
+    | EgoExoNCEConfig
     | NormSoftmaxConfig
     | MaxMarginConfig
     | AdaptiveMaxMarginConfig
@@ -141,6 +164,7 @@ LOSSES: Mapping[str, type] = {
     "info_nce": InfoNCEConfig,
     "ssl_clip": SslClipConfig,
     "ego_nce": EgoNCEConfig,
+    "ego_exo_nce": EgoExoNCEConfig,
     "norm_softmax": NormSoftmaxConfig,
     "max_margin": MaxMarginConfig,
     "adaptive_max_margin": AdaptiveMaxMarginConfig,

@@ -48,13 +48,18 @@ def class_accuracy(scores: Array, targets: Array) -> dict[str, float]:
     counts as 0.
     """
     values, target = _checked(scores, targets)
-    counts = confusion_matrix(values.argmax(axis=1), target, values.shape[1])
-    right, present = counts.diagonal(), counts.sum(axis=1)
-    seen = (present > 0) | (counts.sum(axis=0) > 0)
+    return confusion_accuracy(confusion_matrix(values.argmax(axis=1), target, values.shape[1]))
+
+
+def confusion_accuracy(counts: Array) -> dict[str, float]:
+    """`class_accuracy` of counts ``[classes, classes]``, rows the true class."""
+    matrix = to_numpy(counts)
+    right, present = matrix.diagonal(), matrix.sum(axis=1)
+    seen = (present > 0) | (matrix.sum(axis=0) > 0)
     per_class = right[seen] / np.maximum(present[seen], 1)
     return {
         "mean_class": 100 * float(per_class.mean()),
-        "top1": 100 * float(right.sum() / counts.sum()),
+        "top1": 100 * float(right.sum() / matrix.sum()),
     }
 
 

@@ -109,6 +109,8 @@ class EpicConfig:
     annotations: Path
     """EPIC_100_*.csv"""
     video_root: Path
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`: rows of videos that it lacks are left out."""
     layout: Literal["video", "frames", "rgb_frames"] = "video"
     """video: <participant>/<video>.MP4, times in seconds (LaViLa); frames: <video>/frame_<10
     digits>.jpg, the csv's frame numbers (EgoVLP); rgb_frames: these below
@@ -129,6 +131,14 @@ class EpicRetrievalConfig(EpicConfig):
     """Released matrix (npy, or its pickle); None: from the verb and noun classes, as defined."""
     min_relevancy: float = 0.1
     """Training draws a text among the sentences above this relevancy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.manifest is not None and self.relevancy is not None:
+            raise ValueError(
+                f"relevancy {self.relevancy} is of all rows, manifest {self.manifest} leaves some "
+                "out: set one of them to null"
+            )
 
     def build(self) -> EpicRetrieval:
         """Read the rows."""
@@ -161,6 +171,8 @@ class CharadesEgoConfig:
     classes: Path
     """Charades_v1_classes.txt"""
     video_root: Path
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`: videos that it lacks are left out."""
     name: Literal["charades_ego"] = "charades_ego"
     unit: Literal["video", "action"] = "video"
     """video: a whole video with all its classes; action: every action with its class and text."""
@@ -188,6 +200,8 @@ class EGTEAConfig:
     classes: Path
     """action_idx.txt"""
     video_root: Path
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`: clips that it lacks are left out."""
     name: Literal["egtea"] = "egtea"
 
     def build(self) -> EGTEA:

@@ -14,6 +14,7 @@ from typing import Literal
 import pyarrow as pa
 
 from egovl.data.annotations import ClipTable, ClipTableWriter, Conversion, converted
+from egovl.data.manifest import and_manifest
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +41,23 @@ class BadRowError(ValueError):
 
 
 def load_table(
-    path: Path, on_bad_row: Literal["raise", "skip"], cache_folder: Path | None = None
+    path: Path,
+    on_bad_row: Literal["raise", "skip"],
+    cache_folder: Path | None = None,
+    manifest: Path | None = None,
 ) -> ClipTable:
     """The converted table, made now if it is missing or old; columns ``text, verbs, nouns``.
+
+    With a manifest, only rows of its videos.
 
     Raises:
         FileNotFoundError: No such file.
         BadRowError: A row cannot be read, and bad rows are not skipped.
         ValueError: The file has no rows or lacks a column.
     """
-    write = partial(_convert, path, on_bad_row)
+    write = partial(_convert, path, on_bad_row, manifest)
     conversion = Conversion("egoclip", _VERSION, on_bad_row, write)
-    return ClipTable(converted([path], conversion, cache_folder))
+    return ClipTable(converted(and_manifest([path], manifest), conversion, cache_folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +112,10 @@ def read_rows(path: Path, on_bad_row: str, *, gaps: bool = False) -> Iterator[Cl
         raise ValueError(f"{path} has no rows")
 
 
-def _convert(path: Path, on_bad_row: str, folder: Path) -> None:
+def _convert(path: Path, on_bad_row: str, manifest: Path | None, folder: Path) -> None:
     numbers = pa.list_(pa.int16())
     columns = {"text": pa.large_string(), "verbs": numbers, "nouns": numbers}
-    writer = ClipTableWriter(folder, columns)
+    writer = ClipTableWriter(folder, columns, manifest)
     for row in read_rows(path, on_bad_row):
         add_row(writer, row)
     writer.close()

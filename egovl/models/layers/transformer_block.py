@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from egovl.models.configs import CLIP_NORM_EPS
+from egovl.models.configs import CLIP_NORM_EPS, Activation
 from egovl.models.layers.attention import SelfAttention
 from egovl.models.layers.mlp import Mlp
 
@@ -13,12 +13,20 @@ from egovl.models.layers.mlp import Mlp
 class TransformerBlock(nn.Module):
     """x += attention(norm(x)); x += mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        hidden_width: int | None = None,
+        activation: Activation = "quick_gelu",
+        norm_eps: float = CLIP_NORM_EPS,
+    ) -> None:
         super().__init__()
-        self.norm_attn = nn.LayerNorm(width, eps=CLIP_NORM_EPS)
+        self.norm_attn = nn.LayerNorm(width, eps=norm_eps)
         self.attn = SelfAttention(width, heads)
-        self.norm_mlp = nn.LayerNorm(width, eps=CLIP_NORM_EPS)
-        self.mlp = Mlp(width, 4 * width, "quick_gelu")
+        self.norm_mlp = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width, hidden_width or 4 * width, activation)
 
     def forward(
         self, x_BLD: Tensor, *, causal: bool = False, last_B: Tensor | None = None

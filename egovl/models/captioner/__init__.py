@@ -1,0 +1,1 @@
+"""Captioner on a video-conditioned language model (Egoinstructor spec 2.1)."""
