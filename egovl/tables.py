@@ -16,12 +16,14 @@ from egovl.data.datasets.configs import (
     NarrationsConfig,
     OSCCConfig,
     PNRConfig,
+    VideoWindowsConfig,
     WebVidConfig,
 )
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
+    FeaturesConfig,
     KeyframeConfig,
     MultipleChoiceConfig,
     RetrievalConfig,
@@ -35,6 +37,7 @@ TASKS = {
     "zero_shot": ZeroShotConfig,
     "classification": ClassificationConfig,
     "keyframe": KeyframeConfig,
+    "features": FeaturesConfig,
 }
 
 MODELS = {
@@ -54,4 +57,5 @@ DATASETS = {
     "egtea": EGTEAConfig,
     "oscc": OSCCConfig,
     "pnr": PNRConfig,
+    "video_windows": VideoWindowsConfig,
 }

@@ -70,6 +70,31 @@ ORIGINS: Mapping[str, Origin] = {
 }
 
 
+# a name that no other system's files have
+_MARKS = {
+    "egovlp": "video_model.cls_token",
+    "egovl": "video.pos_embed",
+    "lavila": "visual.blocks.0.attn.qkv.weight",
+    "clip": "visual.conv1.weight",
+    "timm": "blocks.0.attn.qkv.weight",
+}
+
+
+def find_origin(state: State) -> str:
+    """Who wrote a file, by the names of its tensors.
+
+    Raises:
+        CheckpointError: nobody whose files are known.
+    """
+    for origin, mark in _MARKS.items():
+        if mark in state:
+            return origin
+    raise CheckpointError(
+        f"nobody knows who wrote it (it has {', '.join(sorted(state)[:4])}); "
+        f"name its origin: init.origin={'|'.join(ORIGINS)}"
+    )
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """How tables of positions are brought to the model's sizes."""
@@ -98,7 +123,9 @@ def load_released(
             "`weights` in configs/paths.yaml, or give init.file=PATH; init=null starts at random"
         )
     try:
-        report = load_weights(model, origin, load_checkpoint(file).state, adaptation)
+        state = load_checkpoint(file).state
+        origin = find_origin(state) if origin == "auto" else origin
+        report = load_weights(model, origin, state, adaptation)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
     logger.info("%s (%s): %s", file, origin, report)

@@ -209,11 +209,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         report = self._backward(network, batch)
-        if self.optim_config.clip_grad_norm is not None:
+        optim = self.optim_config
+        if optim.clip_grad_norm is not None or optim.clip_grad_value is not None:
             self.scaler.unscale_(self.optimizer)
-            report["grad_norm"] = clip_grad_norm(
-                self.model.parameters(), self.optim_config.clip_grad_norm
-            )
+        if optim.clip_grad_norm is not None:
+            report["grad_norm"] = clip_grad_norm(self.model.parameters(), optim.clip_grad_norm)
+        if optim.clip_grad_value is not None:
+            nn.utils.clip_grad_value_(self.model.parameters(), optim.clip_grad_value)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

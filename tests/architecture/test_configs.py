@@ -10,6 +10,7 @@ import yaml
 
 from egovl.config import build, find_context, load_tree
 from egovl.data.prepare.configs import VideosConfig
+from egovl.losses.configs import LOSSES
 from egovl.recipe import load_recipe
 from egovl.tables import DATASETS, MODELS, TASKS
 from tests.architecture.source import ROOT
@@ -53,7 +54,7 @@ def test_every_table_entry_has_a_debug_recipe() -> None:
     for path in (CONFIGS / "debug").glob("*.yaml"):
         collect(yaml.safe_load(path.read_text()))
         collect({k: v for k, v in vars(load_recipe(path)).items() if isinstance(v, dict)})
-    missing = (set(TASKS) | set(MODELS) | set(DATASETS)) - used
+    missing = (set(TASKS) | set(MODELS) | set(DATASETS) | set(LOSSES)) - used
     assert not missing, f"no configs/debug/*.yaml uses {sorted(missing)}"
 
 

@@ -47,6 +47,7 @@ ARROWS = {
     "egovl.recipe": ("egovl.tables", "egovl.config", "egovl.engine.configs", "egovl.data.configs"),
     "egovl.work": ("egovl.engine.folder", "egovl.engine.heartbeat"),
     "egovl.run": ("egovl",),
+    "egovl.extract": ("egovl",),
     "egovl.__main__": ("egovl",),
 }
 
