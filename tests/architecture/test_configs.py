@@ -83,6 +83,14 @@ def test_every_preparation_loads(path: Path) -> None:
     assert "command:" in path.read_text() and "makes:" in path.read_text()
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "suites").glob("*.yaml")), ids=str)
+def test_every_suite_loads_and_its_recipes_have_its_benchmarks(path: Path) -> None:
+    from jobs.suite import load_suite
+
+    for benchmark in load_suite(ROOT, path.stem).benchmarks:
+        assert list(load_recipe(ROOT / benchmark.config).only(benchmark.name).evaluate)
+
+
 def test_the_default_recipes_exist() -> None:
     defaults = yaml.safe_load((CONFIGS / "defaults.yaml").read_text())
     for kind, recipe in defaults["recipes"].items():
