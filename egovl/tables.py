@@ -16,6 +16,7 @@ from egovl.data.datasets.configs import (
     NarrationsConfig,
     OSCCConfig,
     PNRConfig,
+    VideoWindowsConfig,
     WebVidConfig,
 )
 from egovl.data.datasets.long_video_configs import (
@@ -33,6 +34,7 @@ from egovl.models.hierarchy_configs import HierarchicalEncoderConfig, LongVideoC
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
+    FeaturesConfig,
     KeyframeConfig,
     MultipleChoiceConfig,
     RetrievalConfig,
@@ -60,6 +62,7 @@ TASKS = {
     "anticipation": AnticipationTaskConfig,
     "grounding": GroundingConfig,
     "narration": NarrationConfig,
+    "features": FeaturesConfig,
 }
 
 MODELS = {
@@ -90,4 +93,5 @@ DATASETS = {
     "howto100m": HowTo100MConfig,
     "lta": AnticipationConfig,
     "nlq": NLQConfig,
+    "video_windows": VideoWindowsConfig,
 }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs import slurm
 from jobs.cluster import Cluster, build_resources, load_cluster, resolve_cluster_name
@@ -43,7 +43,7 @@ def run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -
     Args:
         home: the project's root.
         kind: of run; also the name of its default recipe in `configs/defaults.yaml`.
-        command: of egovl.
+        command: of egovl, in one word or more.
         flags: the launcher's parsed flags; None where one was not given.
 
     Returns:
@@ -58,15 +58,44 @@ def run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -
 
 
 def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -> int:
+    spec, cluster, place, executor = make_request(home, kind, command, flags)
+    others = spec.arguments[1:]
+    words = judging_words(spec.arguments, with_files=not flags.get("dry_run"))
+    if flags.get("sweep") or flags.get("sweep_file"):
+        return run_sweep(spec, cluster, replace(place, check=words), executor, flags)
+    place = replace(place, check=(*words, *others))
+    if flags.get("dry_run"):
+        print(render(spec, cluster, place, executor))
+        return 0
+    if flags.get("forecast"):
+        return run_forecast(spec, cluster, place, executor)
+    launched = launch(spec, cluster, place, executor)
+    return report(launched, is_followed=bool(flags.get("follow")))
+
+
+class Request(NamedTuple):
+    """What to run, on which cluster, from where, and how it is started."""
+
+    spec: JobSpec
+    cluster: Cluster
+    place: Place
+    executor: str
+
+
+def make_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) -> Request:
+    """Join flags, defaults and the cluster's profile.
+
+    Raises:
+        JobsError: for what the user has to change.
+    """
     configs = home / "configs"
     settings = load_settings(configs)
     executor, cluster = choose_executor(configs, settings, flags)
     recipe = recipe_path(home, flags.get("config") or settings.recipe(kind))
-    arguments = ("--config", recipe, *flags["overrides"])
     spec = JobSpec(
         kind=kind,
         name=flags.get("name") or Path(recipe).stem,
-        arguments=(command, *arguments),
+        arguments=(*command.split(), "--config", recipe, *flags["overrides"]),
         resources=choose_resources(cluster, executor, flags),
         resume_via=flags.get("resume_via") or cluster.resume_via or settings.resume_via,
         budgets=tuple({**dict(settings.budgets), **dict(cluster.budgets)}.items()),
@@ -76,19 +105,18 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         runs=settings.runs,
         snapshots=settings.snapshots,
         argv=tuple(sys.argv),
-        check=("check", *arguments),
         rules=with_patterns(settings.snapshot, flags.get("include") or ()),
     )
-    if flags.get("sweep") or flags.get("sweep_file"):
-        return run_sweep(spec, cluster, place, executor, flags)
-    if flags.get("dry_run"):
-        place = replace(place, check=("check", "--no-files", *arguments))
-        print(render(spec, cluster, place, executor))
-        return 0
-    if flags.get("forecast"):
-        return run_forecast(spec, cluster, place, executor)
-    launched = launch(spec, cluster, place, executor)
-    return report(launched, is_followed=bool(flags.get("follow")))
+    return Request(spec, cluster, place, executor)
+
+
+def judging_words(arguments: Sequence[str], *, with_files: bool = True) -> tuple[str, ...]:
+    """Return what has egovl judge a command instead of running it; its other arguments follow.
+
+    A command in one word takes a recipe, which `check` judges; one in several has its own flag.
+    """
+    words = ("check",) if arguments[1].startswith("-") else (arguments[0], "--check")
+    return words if with_files else (*words, "--no-files")
 
 
 def choose_executor(

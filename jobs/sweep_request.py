@@ -30,7 +30,7 @@ def run_sweep(
     Args:
         spec: what all members share.
         cluster: the profile.
-        place: where.
+        place: where; its check is that of a member without arguments.
         executor: slurm, local or debug.
         flags: the launcher's.
 
@@ -45,10 +45,8 @@ def run_sweep(
     specs = [replace(spec, arguments=(*spec.arguments, *words)) for words in members]
     parallel = flags.get("parallel")
     if flags.get("dry_run"):
-        place = replace(place, check=("check", "--no-files"))
         print(render_array(specs, cluster, place, executor, parallel))
         return 0
-    place = replace(place, check=("check",))
     launched = launch_array(specs, cluster, place, executor, parallel)
     code = report(launched, executor)
     if flags.get("follow"):

@@ -97,6 +97,44 @@ def parse_flags(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, o
     return flags
 
 
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of what is done in parts."""
+    text = "parts that are worked on side by side, as one job array (default: 1)"
+    parser.add_argument("--shards", type=int, metavar="N", default=1, help=text)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of the weights to start from."""
+    text = "weights: a run's folder, an export of ours, or a released file"
+    parser.add_argument("--checkpoint", metavar="FILE", help=text)
+
+
+def in_shards(flags: dict[str, object], section: str = "") -> dict[str, object]:
+    """Return the flags with a sweep over the parts; `section` holds the keys shard and shards."""
+    count = flags["shards"]
+    assert isinstance(count, int)
+    if count < 2:
+        return flags
+    words = [*as_list(flags["overrides"]), f"{section}shards={count}"]
+    sweep = [*as_list(flags["sweep"]), f"{section}shard=0..{count - 1}"]
+    return {**flags, "overrides": words, "sweep": sweep}
+
+
+def with_checkpoint(flags: dict[str, object]) -> dict[str, object]:
+    """Return the flags with the weights as values of the recipe; those given in words win."""
+    if not flags.get("checkpoint"):
+        return flags
+    # a job runs in a copy of the project: a relative path would mean another file there
+    file = os.path.abspath(os.path.expanduser(str(flags["checkpoint"])))
+    words = ["init.origin=auto", f"init.file={file}", *as_list(flags["overrides"])]
+    return {**flags, "overrides": words}
+
+
+def as_list(value: object) -> list[str]:
+    """Return what a flag that may be given again holds."""
+    return [str(word) for word in value] if isinstance(value, list) else []
+
+
 def _unknown_flag(parser: argparse.ArgumentParser, flag: str) -> str:
     import difflib  # only a run that fails pays for it
 

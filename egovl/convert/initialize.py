@@ -101,6 +101,31 @@ GROUNDER_LOADERS: Mapping[str, Callable[[Grounder, State, bool], LoadReport]] = 
 }
 
 
+# a name that no other system's files have
+_MARKS = {
+    "egovlp": "video_model.cls_token",
+    "egovl": "video.pos_embed",
+    "lavila": "visual.blocks.0.attn.qkv.weight",
+    "clip": "visual.conv1.weight",
+    "timm": "blocks.0.attn.qkv.weight",
+}
+
+
+def find_origin(state: State) -> str:
+    """Who wrote a file, by the names of its tensors.
+
+    Raises:
+        CheckpointError: nobody whose files are known.
+    """
+    for origin, mark in _MARKS.items():
+        if mark in state:
+            return origin
+    raise CheckpointError(
+        f"nobody knows who wrote it (it has {', '.join(sorted(state)[:4])}); "
+        f"name its origin: init.origin={'|'.join(ORIGINS)}"
+    )
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """How tables of positions are brought to the model's sizes."""
@@ -135,6 +160,7 @@ def load_released(
     try:
         checkpoint = load_checkpoint(file)
         state: State = checkpoint.state
+        origin = find_origin(state) if origin == "auto" else origin
         if adaptation.weights == "ema":
             state = groundnlq.averaged_state(checkpoint.extra)
         report = load_weights(model, origin, state, adaptation)

@@ -10,6 +10,7 @@ import yaml
 
 from egovl.config import build, find_context, load_tree
 from egovl.data.prepare.configs import VideosConfig
+from egovl.losses.configs import LOSSES
 from egovl.recipe import load_recipe
 from egovl.tables import DATASETS, MODELS, TASKS
 from tests.architecture.source import ROOT
@@ -53,7 +54,7 @@ def test_every_table_entry_has_a_debug_recipe() -> None:
     for path in (CONFIGS / "debug").glob("*.yaml"):
         collect(yaml.safe_load(path.read_text()))
         collect({k: v for k, v in vars(load_recipe(path)).items() if isinstance(v, dict)})
-    missing = (set(TASKS) | set(MODELS) | set(DATASETS)) - used
+    missing = (set(TASKS) | set(MODELS) | set(DATASETS) | set(LOSSES)) - used
     assert not missing, f"no configs/debug/*.yaml uses {sorted(missing)}"
 
 
@@ -80,6 +81,14 @@ def test_every_preparation_loads(path: Path) -> None:
     config = build(VideosConfig, load_tree(path), find_context(path))
     assert config.source != config.out
     assert "command:" in path.read_text() and "makes:" in path.read_text()
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "suites").glob("*.yaml")), ids=str)
+def test_every_suite_loads_and_its_recipes_have_its_benchmarks(path: Path) -> None:
+    from jobs.suite import load_suite
+
+    for benchmark in load_suite(ROOT, path.stem).benchmarks:
+        assert list(load_recipe(ROOT / benchmark.config).only(benchmark.name).evaluate)
 
 
 def test_the_default_recipes_exist() -> None:

@@ -55,6 +55,7 @@ ARROWS = {
     "egovl.streams": ("egovl.data", "egovl.recipe", "egovl.tasks.clip_cache", "egovl.dist"),
     "egovl.work": ("egovl.engine.folder", "egovl.engine.heartbeat"),
     "egovl.run": ("egovl",),
+    "egovl.extract": ("egovl",),
     "egovl.__main__": ("egovl",),
 }
 

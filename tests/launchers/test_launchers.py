@@ -178,3 +178,50 @@ def site_imports() -> list[str]:
     """What the interpreter imports anyway, with the hooks of this environment."""
     command = [sys.executable, "-X", "importtime", "-c", ""]
     return subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+
+
+# A program whose evaluations have a result at once.
+EVALUATED = """
+import json, os, sys
+from pathlib import Path
+command, *words = [word for word in sys.argv[1:] if word != "--no-files"]
+only = words[words.index("--only") + 1]
+if command == "eval":
+    run, attempt = Path(os.environ["EGOVL_RUN_DIR"]), os.environ["EGOVL_ATTEMPT"]
+    metrics = {f"{only}/top1": 40.0 + len(only)}
+    result = {"schema": 1, "step": 0, "metrics": metrics, "inputs": {"init.file": "ab12"}}
+    (run / "result.json").write_text(json.dumps(result))
+    exits = run / "attempts" / attempt / "exit"
+    exits.mkdir(parents=True)
+    words = {"state": "done", "rank": 0, "world_size": 1, "step": 0, "saved_step": None}
+    (exits / "0.json").write_text(json.dumps(words))
+"""
+SUITE = """
+benchmarks:
+  - {name: one, config: configs/recipe.yaml}
+  - {name: three, config: configs/recipe.yaml}
+columns:
+  - {title: Three, metric: three/top1}
+  - {title: One, metric: one/top1}
+published:
+  - {name: paper, values: [50.5, 60.5]}
+"""
+
+
+@pytest.mark.slow
+def test_a_suite_ends_in_one_table_like_the_papers(project: Path, tmp_path: Path) -> None:
+    (project / "egovl" / "__main__.py").write_text(EVALUATED)
+    (project / "configs" / "suites").mkdir()
+    (project / "configs" / "suites" / "small.yaml").write_text(SUITE)
+    words = ("evaluate.py", "--suite", "small", "--checkpoint", str(tmp_path / "best.pt"))
+    done = run(*words, "--follow", home=project, **without_slurm(tmp_path))
+    assert done.returncode == 0, done.stderr + done.stdout
+    for shown in (done, run(*words, "--table", home=project, **without_slurm(tmp_path))):
+        lines = [line.split() for line in shown.stdout.splitlines()]
+        assert ["best.pt", "45.0", "43.0"] in lines
+        assert ["paper", "50.5", "60.5"] in lines
+    [table] = (project / "runs" / ".tables").glob("small-*.md")
+    assert "- one: init.file ab12" in table.read_text()
+    other = ("evaluate.py", "--suite", "small", "--checkpoint", "other.pt", "--table")
+    nothing = run(*other, home=project, **without_slurm(tmp_path))
+    assert nothing.returncode == 1 and "no result yet of one, three" in nothing.stderr

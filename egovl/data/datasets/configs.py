@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from egovl.data.datasets.episodic import EpisodicWindows
     from egovl.data.datasets.narrations import Narrations
     from egovl.data.datasets.state_change import Keyframes, StateChanges
+    from egovl.data.datasets.windows import VideoWindows
 
 
 def _choice(field: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -274,3 +275,33 @@ class EpisodicConfig(ChunkedVideoConfig):
         from egovl.data.datasets.episodic import EpisodicWindows
 
         return EpisodicWindows(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoWindowsConfig:
+    """Windows of a few frames over whole videos, for dense features of any video."""
+
+    name: Literal["video_windows"] = "video_windows"
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`."""
+    files: tuple[Path, ...] = ()
+    """Videos of one's own, named after their files."""
+    fps: float = 7.48
+    """Frames a second that are looked at; EgoVLP's 1.87 features of 4 frames are 7.48."""
+    window_frames: int = 4
+    """Frames behind one feature; the loader's num_frames."""
+    stride_frames: int = 4
+    """Frames from one feature to the next."""
+
+    def __post_init__(self) -> None:
+        if self.manifest is None and not self.files:
+            raise ValueError("no videos: give manifest=FILE or files=[FILE]")
+        for name in ("fps", "window_frames", "stride_frames"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+    def build(self) -> VideoWindows:
+        """Read the manifest, look at the files."""
+        from egovl.data.datasets.windows import VideoWindows
+
+        return VideoWindows(self)

@@ -101,7 +101,7 @@ class VideosConfig(EncodingConfig):
     shards: int = 1
     """This process makes part `shard` of `shards`."""
     workers: int | None = None
-    """Videos at a time; null: one a core."""
+    """Videos at a time; null: one a core that the job has."""
     stall_sec: float = 300.0
     """A video that makes no progress for so long is bad."""
 

@@ -260,7 +260,8 @@ class _Transcoding:
         height, width = frame.height, frame.width
         if turns:
             rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(rgb, turns)), "rgb24")
+            upright: Any = np.ascontiguousarray(np.rot90(rgb, turns))
+            frame = VideoFrame.from_ndarray(upright, "rgb24")
             height, width = frame.height, frame.width
         if not self._size[0]:
             self._size = scaled_size(height, width, self._config)

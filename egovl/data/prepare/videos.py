@@ -75,7 +75,7 @@ def prepare_videos(
         r[KEY] for r in read_shards(shards) if all((config.out / f).exists() for f in r["files"])
     }
     todo = [(name, sources[name], config) for name in share if name not in done]
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.workers or len(os.sched_getaffinity(0))
     log.info("%d of %d videos to make, %d at a time", len(todo), len(share), workers)
     failed: dict[str, str] = {}
     made = 0
