@@ -19,7 +19,7 @@ from egovl.data.datasets.configs import (
     WebVidConfig,
 )
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
-from egovl.models.decoder_configs import GPT2Config, NarratorConfig
+from egovl.models.decoder_configs import GPT2Config, NarratorConfig, Seq2SeqConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
@@ -45,6 +45,7 @@ MODELS = {
     "dual_encoder": DualEncoderConfig,
     "gpt2": GPT2Config,
     "narrator": NarratorConfig,
+    "seq2seq": Seq2SeqConfig,
 }
 
 DATASETS = {
