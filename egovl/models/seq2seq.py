@@ -119,8 +119,8 @@ def _from_sizes(config: Seq2SeqConfig) -> Any:
         num_layers=config.depth,
         num_heads=config.heads,
         dropout_rate=0.0,
-        decoder_start_token_id=config.start_id,
         eos_token_id=config.end_id,
         pad_token_id=config.pad_id,
     )
+    sizes.decoder_start_token_id = config.start_id
     return T5ForConditionalGeneration(sizes)

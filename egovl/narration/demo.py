@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -110,7 +110,8 @@ def narrate_video(
 
 def _pictures(frames_CTHW: Tensor) -> tuple[bytes, ...]:
     pictures = frames_CTHW.to(torch.uint8).unbind(1)
-    return tuple(bytes(encode_jpeg(p.contiguous(), _PICTURE_QUALITY).numpy()) for p in pictures)
+    encoded = [cast(Tensor, encode_jpeg(p.contiguous(), _PICTURE_QUALITY)) for p in pictures]
+    return tuple(bytes(jpeg.numpy()) for jpeg in encoded)
 
 
 def _load(checkpoint: Path) -> _Weights:
