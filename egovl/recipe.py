@@ -16,6 +16,7 @@ import yaml
 from egovl import config as configuration
 from egovl.data.configs import TOKENIZERS, LoaderConfig
 from egovl.engine.configs import OptimConfig, TrainerConfig
+from egovl.narration.configs import JOBS
 from egovl.tables import DATASETS, MODELS, TASKS
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     ModelConfig = Any
     DatasetConfig = Any
     TokenizerConfig = Any
+    JobConfig = Any
 else:  # the tables decide what a name may stand for
     TaskConfig = functools.reduce(operator.or_, TASKS.values())
     ModelConfig = functools.reduce(operator.or_, MODELS.values())
     DatasetConfig = functools.reduce(operator.or_, DATASETS.values())
     TokenizerConfig = functools.reduce(operator.or_, TOKENIZERS.values())
+    JobConfig = functools.reduce(operator.or_, JOBS.values())
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,30 @@ class ExtractConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class WriteConfig:
+    """Texts to be written about the samples of a dataset, by one task or an array of them."""
+
+    job: JobConfig
+    dataset: DatasetConfig
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    out: Path | None = None
+    """Folder of records and lists, the same for all shards; null: `narrations` in the run's."""
+    shard: int = 0
+    shards: int = 1
+    """Parts that the samples are cut into, a task each."""
+    batches_per_part: int = 8
+    """Batches written at a time; a stop loses none, a crash at most these."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shard < self.shards:
+            raise ValueError(f"shard {self.shard} of shards {self.shards}: must be 0 to shards - 1")
+        if self.batches_per_part < 1:
+            raise ValueError(f"batches_per_part is {self.batches_per_part}: must be 1 or more")
+        if self.shards > 1 and self.out is None:
+            raise ValueError("out is null: several shards need one folder to write into")
+
+
+@dataclass(frozen=True)
 class InitConfig:
     """Weights to start from."""
 
@@ -126,15 +153,16 @@ class Recipe:
     train: StageConfig | None = None
     evaluate: dict[str, StageConfig] = field(default_factory=dict)
     features: ExtractConfig | None = None
+    write: WriteConfig | None = None
     init: InitConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=1))
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.train is None and not self.evaluate and self.features is None:
+        if not (self.train or self.evaluate or self.features or self.write):
             raise ValueError(
-                "neither train: nor evaluate: nor features: is there; a recipe needs one of them"
+                "neither train:, evaluate:, features: nor write: is there; one of them is needed"
             )
 
     def only(self, evaluation: str | None) -> Recipe:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -66,9 +66,12 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
     started = time.monotonic()
     try:
         _write_config(recipe, folder)
-        result = _train(recipe, folder, stop, device) if command == "train" else None
-        if result is None:
+        if command == "train":
+            result = _train(recipe, folder, stop, device)
+        elif command == "eval":
             result = _evaluate(recipe, folder, device)
+        else:
+            result = _write_texts(recipe, folder, stop, device)
         if result.outcome == "done":
             _write_result(recipe, folder, result, time.monotonic() - started)
         _write_exit(folder, result.outcome, result.step)
@@ -160,6 +163,23 @@ def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitRes
     return FitResult("done", step, math.nan, metrics)
 
 
+def _write_texts(
+    recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.device
+) -> FitResult:
+    """Do this task's shard of the recipe's `write:` section."""
+    from egovl.narration.run_job import run_job
+
+    if recipe.write is None:
+        raise ValueError("the recipe has no write: section")
+    model: nn.Module = recipe.model.build()
+    step = initialize(model, recipe)
+    if recipe.init is None:
+        logger.warning("no init: in the recipe: writing with random weights")
+    checkpoint = input_hashes(recipe, newest_checkpoint).get("init.file", "random")
+    done, metrics = run_job(recipe, model.to(device).eval(), device, folder, stop, checkpoint)
+    return FitResult("done" if done else "stopped", step, math.nan, metrics)
+
+
 def initialize(model: nn.Module, recipe: Recipe) -> int:
     """Load the recipe's ``init``; returns the step of a run of ours, else 0."""
     init = recipe.init
@@ -180,10 +200,21 @@ def initialize(model: nn.Module, recipe: Recipe) -> int:
     return read_commit(checkpoint).step
 
 
+@runtime_checkable
+class LoadsItself(Protocol):
+    """Somebody else's network, wrapped: it reads its own folder."""
+
+    def load_folder(self, folder: Path) -> int:
+        """Take weights and sizes from a Hugging Face folder; the number of tensors."""
+        ...
+
+
 def _load_text(model: nn.Module, source: Path) -> LoadReport:
     """Fill the text side: of a run or export of ours, or a Hugging Face folder."""
     if isinstance(model, DualEncoder):
         return load_text_tower(model, source)
+    if isinstance(model, LoadsItself):
+        return LoadReport(model.load_folder(source), (), (), ())
     decoder = model.decoder if isinstance(model, Narrator) else model
     if not isinstance(decoder, GPT2):
         raise ValueError(f"init.text={source}: a {type(model).__name__} has no text side")

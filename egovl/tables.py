@@ -28,7 +28,7 @@ from egovl.data.datasets.long_video_configs import (
 )
 from egovl.data.datasets.nlq_configs import NLQConfig
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
-from egovl.models.decoder_configs import GPT2Config, NarratorConfig
+from egovl.models.decoder_configs import GPT2Config, NarratorConfig, Seq2SeqConfig
 from egovl.models.grounder.configs import GrounderConfig
 from egovl.models.hierarchy_configs import HierarchicalEncoderConfig, LongVideoConfig
 from egovl.tasks.configs import (
@@ -73,6 +73,7 @@ MODELS = {
     "grounder": GrounderConfig,
     "gpt2": GPT2Config,
     "narrator": NarratorConfig,
+    "seq2seq": Seq2SeqConfig,
 }
 
 DATASETS = {

@@ -172,7 +172,9 @@ def cider(references: References, candidates: Sequence[str]) -> Score:
     """
     _require_pairs(references, candidates)
     counts = [[_all_ngrams(truth) for truth in truths] for truths in references]
-    frequency = Counter(ngram for truths in counts for ngram in set().union(*truths))
+    frequency: Counter[Ngram] = Counter()
+    for truths in counts:
+        frequency.update({ngram for truth in truths for ngram in truth})
     weights = _Idf(frequency, len(references))
     each = np.zeros(len(candidates))
     for row, (truths, candidate) in enumerate(zip(counts, candidates, strict=True)):

@@ -6,8 +6,11 @@ names. An approximation under the same name would not be METEOR.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.util
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -35,22 +38,35 @@ def meteor(
         MeteorMissing: it cannot run here; says what to install.
         RuntimeError: the program ended before it answered.
     """
-    command = _command(jar)
-    with subprocess.Popen(
+    program = _running(tuple(_command(jar)))
+    assert program.stdin is not None and program.stdout is not None
+    try:
+        return _talk(program.stdin, program.stdout, references, candidates)
+    except (BrokenPipeError, ValueError) as error:
+        _running.cache_clear()
+        program.kill()
+        said = program.stderr.read().strip() if program.stderr else ""
+        raise RuntimeError(f"{shlex.join(_command(jar))} gave no score: {said or error}") from error
+
+
+@functools.cache
+def _running(command: tuple[str, ...]) -> subprocess.Popen[str]:
+    """The program, which takes seconds to read its tables: started once, it ends with its input."""
+    program = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            return _talk(process.stdin, process.stdout, references, candidates)
-        except (BrokenPipeError, ValueError) as error:
-            process.kill()
-            said = process.stderr.read().strip() if process.stderr else ""
-            raise RuntimeError(f"{' '.join(command)} gave no score: {said or error}") from error
+    )
+    atexit.register(_end, program)
+    return program
+
+
+def _end(program: subprocess.Popen[str]) -> None:
+    program.kill()
+    program.communicate()
 
 
 def _talk(
@@ -67,7 +83,6 @@ def _talk(
     ask.flush()
     each = np.array([float(answer.readline()) for _ in facts])
     corpus = float(answer.readline())
-    ask.close()
     return corpus, each
 
 

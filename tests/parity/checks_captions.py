@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ def _check_block(
             case.close(f"{where} {name}", value, golden, "M")
 
 
+@functools.cache
 def meteor_runs() -> bool:
     """True where Java and the jar are there; any other failure of METEOR fails the test."""
     try:

@@ -35,7 +35,7 @@ def write_narrator_files(plans: Iterable[VideoPlan], folder: Path) -> None:
 
 
 def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
-    """GPT-2's two files: bytes, the end token last, merges up to whole words of these texts."""
+    """GPT-2's files: bytes, the end token last, merges up to whole words of these texts."""
     words = Counter(
         _FIRST_WORD_MARK * bool(place) + word
         for text in texts
@@ -51,6 +51,8 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ids = {part: number for number, part in enumerate(dict.fromkeys(vocabulary))}
     (folder / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    described = {"tokenizer_class": "GPT2Tokenizer", "eos_token": _END, "pad_token": _END}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
