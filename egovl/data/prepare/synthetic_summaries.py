@@ -1,8 +1,8 @@
 """Write summaries, long-video classes and coming actions of the rendered videos (HierVL's formats).
 
 A summary tells which actions follow each other in a stretch of a video, and in which order, but not
-with which object. A question's wrong choices are stretches of other videos: two with nearly the
-same actions in another order, two with other actions. So neither one clip nor the mean over all
+with which object. A question's wrong choices are stretches of other videos: one with nearly the
+same actions in another order, the rest drawn at random. So neither one clip nor the mean over all
 clips tells the answer: the mean knows which actions there are, not which came first.
 
     egosummary_full.csv                  summaries of the training videos, EgoClip's columns
@@ -44,7 +44,7 @@ SUMMARY = 3  # types of a question on summaries
 ACTIONS_PER_SUMMARY = 4
 STRIDE = {TRAIN: 1, EVAL: 2}  # actions between the beginnings of two summaries
 NUM_CHOICES = 5
-_ALIKE = 2  # wrong choices with nearly the same actions
+_ALIKE = 1  # wrong choices with nearly the same actions
 _HOWTO_COLUMNS = ("video_uid", "clip_start", "clip_end", "fps", "label")
 
 

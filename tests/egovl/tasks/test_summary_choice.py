@@ -36,7 +36,7 @@ TOKENIZER = CLIPBPEConfig(vocab_size=1024, context_length=64)
 CPU = torch.device("cpu")
 
 
-def build(config: HierarchicalEncoderConfig | None = None, **options: Any) -> HierarchicalEncoder:
+def build(**options: Any) -> HierarchicalEncoder:
     encoder = DualEncoderConfig(
         video=VideoTowerConfig(
             image_size=32, width=16, depth=1, heads=2, num_frames=2, time_init="rand"
