@@ -36,7 +36,7 @@ FLAGS = ("--nodes", "1", "--partition", "a100")
 
 def summary_mcq(run: Journey) -> float:
     """Percent of a finished run."""
-    return json.loads(run.folder.result.read_text())["metrics"]["summary_mcq/summary_mcq"]
+    return json.loads(run.folder.result_json.read_text())["metrics"]["summary_mcq/summary_mcq"]
 
 
 def launch(slurm: SlurmClient, project: Path, config: str, name: str, *words: str) -> Journey:
