@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from egovl.data.prepare.configs import SyntheticConfig
 
@@ -63,9 +65,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"{_HELP[field.name]} (default {field.default})",
         )
     synthetic.set_defaults(call=main)
+    _add_summary_steps(steps)
     synthetic.add_argument(
         "--workers", type=int, metavar="N", help="processes that render (default: one a core)"
     )
+
+
+def _add_summary_steps(steps: Any) -> None:
+    hierarchy = steps.add_parser(
+        "hierarchy", help="which narrations of egoclip.csv lie below which summary"
+    )
+    hierarchy.add_argument("--summaries", type=Path, required=True, help="egosummary_full.csv")
+    hierarchy.add_argument("--narrations", type=Path, required=True, help="egoclip.csv")
+    hierarchy.add_argument("--out", type=Path, required=True, metavar="FILE", help="a json")
+    hierarchy.add_argument(
+        "--same-source", action="store_true", help="only narrations of the summary's own pass"
+    )
+    hierarchy.set_defaults(call=_hierarchy)
+    questions = steps.add_parser(
+        "summary-mcq", help="questions on summaries of videos that no training table holds"
+    )
+    questions.add_argument(
+        "--narrations", type=Path, required=True, help="Ego4D's json with videos[uid].summaries"
+    )
+    questions.add_argument(
+        "--seen", type=Path, nargs="*", default=[], help="egoclip.csv, egosummary_full.csv"
+    )
+    questions.add_argument("--out", type=Path, required=True, metavar="FILE", help="a json")
+    questions.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    questions.set_defaults(call=_questions)
+
+
+def _hierarchy(args: argparse.Namespace) -> int:
+    from egovl.data.datasets.summary_hierarchy import write_hierarchy
+
+    def write() -> int:
+        return write_hierarchy(
+            args.summaries, args.narrations, args.out, same_source=args.same_source
+        )
+
+    return _write(args.out, write, "summaries")
+
+
+def _questions(args: argparse.Namespace) -> int:
+    from egovl.data.prepare.summary_questions import write_summary_mcq
+
+    def write() -> int:
+        return write_summary_mcq(args.narrations, args.out, seen=args.seen, seed=args.seed)
+
+    return _write(args.out, write, "questions")
+
+
+def _write(out: Path, write: Callable[[], int], what: str) -> int:
+    try:
+        print(f"{out}: {write()} {what}")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(args: argparse.Namespace) -> int:
