@@ -129,6 +129,26 @@ LINES = {
         ("-m pytest tests/bench/test_annotations.py --benchmark-only -q -s",),
         5,
     ),
+    "hiervl-1": Line(
+        "parity on every family of HierVL, its state dict at full size",
+        (f"{PYTEST} tests/parity/test_hiervl.py",),
+        1,
+    ),
+    "hiervl-2": Line(
+        "SummaryMCQ 15 points above the mean of clips, three seeds; preempted in both turns",
+        ("-m tests.slurm.soak_hierarchical",),
+        60,
+    ),
+    "hiervl-3": Line(
+        "every ablation from its yaml differs in losses and gradients as its name says",
+        (f"{PYTEST} tests/egovl/tasks/test_hierarchical.py",),
+        1,
+    ),
+    "hiervl-4": Line(
+        "parent step on stored clips; memory of 64 clips with gradient checkpointing",
+        ("-m pytest tests/bench/test_bench_hierarchical.py --benchmark-only -q -s",),
+        2,
+    ),
 }
 
 

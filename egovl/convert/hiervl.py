@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -135,22 +136,27 @@ def hierarchical_config(state: Mapping[str, Tensor]) -> HierarchicalEncoderConfi
     return HierarchicalEncoderConfig(encoder=encoder, aggregator=aggregator)
 
 
+@dataclass(frozen=True)
+class UnusedSizes:
+    """Sizes of the released aggregator that nothing else tells."""
+
+    classes: int = 1000
+    frames: int = 8
+    patch_size: int = 16
+
+
 def unused_shapes(
-    aggregator: SelfAttentionConfig,
-    width: int,
-    *,
-    classes: int = 1000,
-    frames: int = 8,
-    patch_size: int = 16,
+    aggregator: SelfAttentionConfig, width: int, sizes: UnusedSizes | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what the released aggregator owns and never uses."""
+    sizes = sizes or UnusedSizes()
     square = (width, width)
     shapes: dict[str, tuple[int, ...]] = {
-        "time_embed": (1, frames, width),
-        "patch_embed.proj.weight": (width, 3, patch_size, patch_size),
+        "time_embed": (1, sizes.frames, width),
+        "patch_embed.proj.weight": (width, 3, sizes.patch_size, sizes.patch_size),
         "patch_embed.proj.bias": (width,),
-        "head.weight": (classes, width),
-        "head.bias": (classes,),
+        "head.weight": (sizes.classes, width),
+        "head.bias": (sizes.classes,),
     }
     for i in range(aggregator.depth):
         shapes |= {
@@ -165,14 +171,18 @@ def unused_shapes(
     return shapes
 
 
-def publish(config: HierarchicalEncoderConfig, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def publish(
+    config: HierarchicalEncoderConfig,
+    weights: Mapping[str, Tensor],
+    sizes: UnusedSizes | None = None,
+) -> dict[str, Any]:
     """A checkpoint as the published code loads it, with zeros for what it owns and never uses."""
     constants = ("logit_scale", "pseudo_logit_scale")  # of its loss, not of its model
     state = KEYS.publish({k: v for k, v in weights.items() if k not in constants})
     width = config.encoder.embed_dim
     fill = {f"{_PROBE}.weight": (_PROBE_CLASSES, width), f"{_PROBE}.bias": (_PROBE_CLASSES,)}
     if isinstance(config.aggregator, SelfAttentionConfig):
-        unused = unused_shapes(config.aggregator, width)
+        unused = unused_shapes(config.aggregator, width, sizes)
         fill |= {f"aggregation.{name}": shape for name, shape in unused.items()}
     dtype = state["vid_proj.0.weight"].dtype
     whole = state | {name: torch.zeros(shape, dtype=dtype) for name, shape in fill.items()}

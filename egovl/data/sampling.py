@@ -373,12 +373,17 @@ def _wrapped_places(
     legacy: bool,
 ) -> list[Place]:
     """HowTo100M as published: frame numbers begin anew after ``legacy_wrap_sec`` seconds."""
-    assert source.legacy_wrap_sec is not None
     fps = source.fps or video.fps
-    wrap = int(fps * source.legacy_wrap_sec)
     start, end = int(fps * span.start_sec), int(fps * span.end_sec)
     ids = _range_ids(start, end, num_frames, span, draw, legacy)
-    return [(0, _shift(i % wrap, video, source)) for i in ids]
+    return [(0, int(wrapped_position(i, source, video))) for i in ids]
+
+
+def wrapped_position(frame: int, source: VideoSource, video: VideoFacts) -> float:
+    """Where the published reader seeks to; a rate such as 23.976 makes it fractional."""
+    assert source.legacy_wrap_sec is not None
+    wrapped = frame % (source.legacy_wrap_sec * (source.fps or video.fps))
+    return min(wrapped, video.num_frames) + source.seek_offset
 
 
 def _shift(frame: int, video: VideoFacts, source: VideoSource) -> int:

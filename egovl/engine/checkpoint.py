@@ -259,8 +259,11 @@ def load_into(
 ) -> None:
     """Load a checkpoint folder into a model and, where given, its optimizer; reshards as needed."""
     state = {"model": get_model_state_dict(model)}
+    untouched: list[nn.Parameter] = []
     if optimizer is not None:
-        state |= {"optimizer": _optimizer_tensors(model, optimizer)}
+        moments = _optimizer_tensors(model, optimizer)
+        untouched = _never_stepped(path, model, moments)
+        state |= {"optimizer": moments}
     dcp.load(
         state, storage_reader=SafeReader(str(path)), process_group=group, no_dist=group is None
     )
@@ -269,6 +272,30 @@ def load_into(
         whole = get_optimizer_state_dict(model, optimizer, options=_FLAT)
         merged = cast("dict[str, Any]", {**whole, **state["optimizer"]})
         set_optimizer_state_dict(model, optimizer, merged, options=_FLAT)
+        for param in untouched:
+            optimizer.state.pop(param, None)
+
+
+def _never_stepped(
+    path: Path, model: nn.Module, moments: dict[str, torch.Tensor]
+) -> list[nn.Parameter]:
+    """Parameters whose moments the checkpoint lacks, as no step before it used them.
+
+    Their entries are taken out of ``moments``, so that they start as they would have started.
+    """
+    stored = SafeReader(str(path)).read_metadata().state_dict_metadata
+    found: list[nn.Parameter] = []
+    lacking: list[str] = []
+    for name, param in model.named_parameters():
+        own = [key for key in moments if key.startswith(f"state.{name}.")]
+        if own and not any(f"optimizer.{key}" in stored for key in own):
+            found.append(param)
+            lacking += own
+    if len(lacking) == len(moments):
+        return []  # no moments at all: loading says what is missing
+    for key in lacking:
+        del moments[key]
+    return found
 
 
 def load_average(

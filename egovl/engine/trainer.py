@@ -397,17 +397,17 @@ class _Pending:
         """One record a step: means over ranks, the learning rate, and the clips a second."""
         if not self._facts:
             return []
-        keys = sorted(self._reports[0])
-        table = torch.stack([torch.stack([r[k].double() for k in keys]) for r in self._reports])
-        table = dist.mean_over_ranks(table)
+        # steps of another kind report other scalars
+        keys = sorted({key for report in self._reports for key in report})
+        table = dist.mean_over_ranks(torch.stack([_row(r, keys) for r in self._reports]))
         per_step = max(time.monotonic() - self._since, 1e-9) / len(self._facts)
         clips_per_sec = self._plan.global_batch / per_step
         rate = {"clips_per_sec": round(clips_per_sec, 1)}
         flops = self._plan.forward_flops
         used = utilisation(flops, clips_per_sec, dist.world_size(), self._peak)
         records = [
-            {**facts, **dict(zip(keys, row, strict=True)), **rate, **used}
-            for facts, row in zip(self._facts, table.tolist(), strict=True)
+            {**facts, **{k: v for k, v in zip(keys, row, strict=True) if k in own}, **rate, **used}
+            for facts, own, row in zip(self._facts, self._reports, table.tolist(), strict=True)
         ]
         for record in records:
             record["sec_left"] = round((record["steps"] - record["step"]) * per_step, 1)
@@ -415,3 +415,9 @@ class _Pending:
         self.start_clock()
         self.last_loss = records[-1]["loss"]
         return records
+
+
+def _row(report: dict[str, Tensor], keys: list[str]) -> Tensor:
+    """Scalars of a step by these keys; NaN where it has none."""
+    none = torch.full((), math.nan, dtype=torch.float64, device=report["loss"].device)
+    return torch.stack([report[key].double() if key in report else none for key in keys])

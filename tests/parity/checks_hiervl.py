@@ -75,13 +75,12 @@ def _check_parameters(
 ) -> None:
     golden = case.json
     published = hiervl.AGGREGATOR_KEYS.publish(own.state_dict())
-    unused = hiervl.unused_shapes(
-        own.config,
-        golden["embed_dim"],
+    sizes = hiervl.UnusedSizes(
         classes=golden.get("num_classes", 1000),
-        patch_size=golden.get("patch_size", 16),
         frames=weights["time_embed"].shape[1] if "time_embed" in weights else 8,
+        patch_size=golden.get("patch_size", 16),
     )
+    unused = hiervl.unused_shapes(own.config, golden["embed_dim"], sizes)
     if "used_params" in golden:
         case.exact("used_params", sorted(published), sorted(golden["used_params"]))
     if "unused_params" in golden:
@@ -153,7 +152,7 @@ def _model(golden: Options) -> HierarchicalEncoder:
             attention_dropout=0.0,
         ),
         embed_dim=golden["projection_dim"],
-        projection="frozen_in_time",
+        projection="identity" if golden.get("projection") == "" else "frozen_in_time",
         normalize=False,
     )
     aggregator: AggregatorConfig = AverageConfig()
@@ -190,13 +189,24 @@ def check_state_dict_keys_full(case: GoldenCase) -> None:
     config = hiervl.hierarchical_config(state)
     with torch.device("meta"):
         model = config.build()
-        whole = hiervl.publish(config, model.state_dict())["state_dict"]
+        whole = hiervl.publish(config, model.state_dict(), _unused_sizes(golden))["state_dict"]
     own = {name.removeprefix("module."): list(tensor.shape) for name, tensor in whole.items()}
     case.exact("tensors", own, golden)
     if "n_params" in case.json:
         case.exact("n_params", sum(t.numel() for t in whole.values()), case.json["n_params"])
     if "n_tensors" in case.json:
         case.exact("n_tensors", len(whole), case.json["n_tensors"])
+
+
+def _unused_sizes(shapes: Mapping[str, list[int]]) -> hiervl.UnusedSizes:
+    """Sizes that only what is never used has."""
+    if "aggregation.head.weight" not in shapes:
+        return hiervl.UnusedSizes()
+    return hiervl.UnusedSizes(
+        classes=shapes["aggregation.head.weight"][0],
+        frames=shapes["aggregation.time_embed"][1],
+        patch_size=shapes["aggregation.patch_embed.proj.weight"][2],
+    )
 
 
 # --- losses -------------------------------------------------------------------------------------
@@ -270,7 +280,7 @@ def _task_config(options: Options) -> HierarchicalConfig:
         intra=mil,
         inter=mil,
         num_positives=options.get("num_positives", 8),
-        temperature=options.get("mil_temperature", 0.05),
+        temperature=options.get("temperature", 0.05),
     )
     return HierarchicalConfig(loss=_loss_config(options), terms=terms, child_nce=children)
 

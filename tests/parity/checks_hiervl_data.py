@@ -17,7 +17,12 @@ from egovl.data.datasets.long_video import PUBLISHED_WRAP_SEC, spread_clips
 from egovl.data.datasets.long_video_configs import SpreadConfig
 from egovl.data.datasets.summaries import choose_narrations
 from egovl.data.image_reader import read_image
-from egovl.data.sampling import VideoFacts, place_range_frames, range_frame_ids
+from egovl.data.sampling import (
+    VideoFacts,
+    place_range_frames,
+    range_frame_ids,
+    wrapped_position,
+)
 from egovl.data.transforms import bgr_of
 from egovl.data.types import Sample, Span, VideoSource
 from egovl.metrics.choice import choice_accuracy
@@ -101,8 +106,11 @@ def _check_howto100m(case: GoldenCase, label: str, entry: Entry) -> None:
         legacy=True,
     )
     if "seeks_set_pos" in entry:
+        video = VideoFacts(entry["vlen"], fps)
+        own = [wrapped_position(i, source, video) for i in ids]
         golden = [float(position) for _, position in entry["seeks_set_pos"]]
-        case.close(f"{label} seeks", [float(frame) for _, frame in places], golden, "M")
+        case.close(f"{label} seeks", own, golden, "M")
+        case.exact(f"{label} places", [frame for _, frame in places], [int(x) for x in golden])
 
 
 def _check_collate(case: GoldenCase) -> None:

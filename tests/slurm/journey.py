@@ -34,7 +34,7 @@ evaluate: {{egomcq: {{loader: {{num_workers: 1}}}}}}
 optim: {{warmup_steps: 5}}
 trainer: {{steps: {steps}, eval_every: null, save_every: {save_every}, log_every: 1}}
 """
-FIELDS = ("loss", "accuracy", "lr", "grad_norm")
+FIELDS = ("loss", "accuracy", "parent_loss", "lr", "grad_norm")
 
 
 def make_checkout(
@@ -115,13 +115,13 @@ class Journey:
         tails = [f"== {path}\n{path.read_text(errors='replace')[-1200:]}" for path in logs]
         return "\n".join([str(self.folder.read_state()), *tails])
 
-    def curve(self) -> dict[int, list[float]]:
+    def curve(self) -> dict[int, list[float | None]]:
         """Every step's numbers, exactly as written; the highest attempt of a step counts."""
-        found: dict[int, tuple[int, list[float]]] = {}
+        found: dict[int, tuple[int, list[float | None]]] = {}
         for record in self.records():
             held = found.get(record["step"], (0, []))[0]
             if record["kind"] == "train" and record["attempt"] >= held:
-                numbers = [record[name] for name in FIELDS]
+                numbers = [record.get(name) for name in FIELDS]
                 found[record["step"]] = record["attempt"], numbers
         return {step: numbers for step, (_, numbers) in sorted(found.items())}
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 from egovl.data.annotations import ClipTable, ClipTableWriter, Conversion, converted
 from egovl.data.datasets.clip_rows import ClipRows
 from egovl.data.datasets.egoclip import EgoClip
-from egovl.data.datasets.egoclip_table import NUM_NOUNS, NUM_VERBS, add_row, read_rows
+from egovl.data.datasets.egoclip_table import NUM_NOUNS, NUM_VERBS, add_row
 from egovl.data.datasets.long_video import long_clips
 from egovl.data.datasets.long_video_configs import ClipsAndSummariesConfig, SummariesConfig
-from egovl.data.datasets.summary_hierarchy import narration_finder
+from egovl.data.datasets.summary_hierarchy import narration_finder, read_summaries
 from egovl.data.types import ClipRef, RandomSource, Sample, Span
 
 _VERSION = 1  # of what is converted
@@ -91,7 +91,7 @@ def _convert(config: SummariesConfig, folder: Path) -> None:
     columns["narrations"] = pa.list_(pa.large_string())
     writer = ClipTableWriter(folder, columns)
     find = narration_finder(config.hierarchy, config.narrations, same_source=config.same_source)
-    for number, row in enumerate(read_rows(config.annotations, config.on_bad_row, gaps=True)):
+    for number, row in enumerate(read_summaries(config.annotations, config.on_bad_row)):
         add_row(writer, row, narrations=find(number, row))
     writer.close()
 
@@ -108,7 +108,7 @@ class ClipsAndSummaries:
     def __init__(self, config: ClipsAndSummariesConfig) -> None:
         self._config = config
         self._clips = EgoClip(config)
-        self._rows = list(read_rows(config.summaries, config.on_bad_row, gaps=True))
+        self._rows = list(read_summaries(config.summaries, config.on_bad_row))
         uids = {row.uid: -1 - i for i, row in enumerate(self._rows)}
         self._numbers = np.array([uids[row.uid] for row in self._rows], dtype=np.int64)
 

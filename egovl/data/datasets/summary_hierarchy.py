@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,17 @@ def write_hierarchy(
     index = NarrationIndex.read(narrations)
     entries = [
         hierarchy_entry(row, index.within(row, same_source=same_source))
-        for row in read_rows(summaries, "skip", gaps=True)
+        for row in read_summaries(summaries)
     ]
     unfinished = out.with_name(f".{out.name}")
     unfinished.write_text(json.dumps(entries), encoding="utf-8")
     unfinished.replace(out)
     return len(entries)
+
+
+def read_summaries(path: Path, on_bad_row: str = "skip") -> Iterator[ClipRow]:
+    """Rows of egosummary_full.csv, most of whose cells may be empty."""
+    return read_rows(path, on_bad_row, gaps=True)
 
 
 def hierarchy_entry(row: ClipRow, narrations: Sequence[ClipRow]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from egovl.config import ConfigError, build, dump, find_context, load_tree
 from egovl.data.prepare.configs import SyntheticConfig, VideosConfig
@@ -20,6 +22,9 @@ what it makes:
   DIR/egoclip.csv                  training narrations, in EgoClip's format
   DIR/egomcq.json                  questions over held-out videos, in EgoMCQ's format
   DIR/manifest.jsonl               the videos, their files and frames
+  DIR/egosummary_full.csv, summary*.json, howto100m_*.csv, fho_lta_*.json
+                                   summaries, questions on them, classes of whole videos, coming
+                                   actions, in the formats of HierVL, HowTo100M and Ego4D's LTA
   DIR/corpus.json                  counts and options; verbs and nouns behind the tags; chance
   DIR/ek100, charades_ego, egtea, state_change, narrations, captions
                                    the same actions in the formats of EK-100, Charades-Ego, EGTEA,
@@ -100,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--out", "the table to write"),
     ):
         tags.add_argument(flag, type=Path, required=True, metavar="FILE", help=what)
+    _add_summary_steps(steps)
 
 
 def _add_step(
@@ -136,6 +142,60 @@ def _add_synthetic(steps: argparse._SubParsersAction) -> None:
     synthetic.add_argument(
         "--workers", type=int, metavar="N", help="processes that render (default: one a core)"
     )
+
+
+def _add_summary_steps(steps: Any) -> None:
+    hierarchy = steps.add_parser(
+        "hierarchy", help="which narrations of egoclip.csv lie below which summary"
+    )
+    hierarchy.add_argument("--summaries", type=Path, required=True, help="egosummary_full.csv")
+    hierarchy.add_argument("--narrations", type=Path, required=True, help="egoclip.csv")
+    hierarchy.add_argument("--out", type=Path, required=True, metavar="FILE", help="a json")
+    hierarchy.add_argument(
+        "--same-source", action="store_true", help="only narrations of the summary's own pass"
+    )
+    hierarchy.set_defaults(call=_hierarchy)
+    questions = steps.add_parser(
+        "summary-mcq", help="questions on summaries of videos that no training table holds"
+    )
+    questions.add_argument(
+        "--narrations", type=Path, required=True, help="Ego4D's json with videos[uid].summaries"
+    )
+    questions.add_argument(
+        "--seen", type=Path, nargs="*", default=[], help="egoclip.csv, egosummary_full.csv"
+    )
+    questions.add_argument("--out", type=Path, required=True, metavar="FILE", help="a json")
+    questions.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    questions.set_defaults(call=_questions)
+
+
+def _hierarchy(args: argparse.Namespace) -> int:
+    from egovl.data.datasets.summary_hierarchy import write_hierarchy
+
+    def write() -> int:
+        return write_hierarchy(
+            args.summaries, args.narrations, args.out, same_source=args.same_source
+        )
+
+    return _write(args.out, write, "summaries")
+
+
+def _questions(args: argparse.Namespace) -> int:
+    from egovl.data.prepare.summary_questions import write_summary_mcq
+
+    def write() -> int:
+        return write_summary_mcq(args.narrations, args.out, seen=args.seen, seed=args.seed)
+
+    return _write(args.out, write, "questions")
+
+
+def _write(out: Path, write: Callable[[], int], what: str) -> int:
+    try:
+        print(f"{out}: {write()} {what}")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def make_synthetic(args: argparse.Namespace) -> int:

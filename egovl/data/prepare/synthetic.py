@@ -6,6 +6,8 @@ Layout of the folder:
     videos/<video_uid>/<k>.mp4   h264 chunks, addressed as EgoVLP's
     egoclip.csv                  narrations of the training videos
     egomcq.json                  questions over the held-out videos
+    egosummary_full.csv summary*.json summarymcq_full.json howto100m_*.csv fho_lta_*.json
+                                 what synthetic_summaries.py tells of whole stretches
     corpus.json                  what was rendered, with which options
     gpt2/                        a tokenizer of the narrations, in GPT-2's files
     ek100/ charades_ego/ egtea/ state_change/ narrations/ captions/
@@ -47,6 +49,7 @@ from egovl.data.prepare.synthetic_benchmarks import (
 from egovl.data.prepare.synthetic_narrator import write_narrator_files
 from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_videos
 from egovl.data.prepare.synthetic_scene import render_video
+from egovl.data.prepare.synthetic_summaries import write_summaries
 
 REPORT_NAME = "corpus.json"
 FORMAT = 3  # raise when the same options would render something else
@@ -190,6 +193,7 @@ def _write_annotations(
     _write_manifest(config, plans, folder)
     questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
     write_narrator_files(plans, folder)
+    num_summary_questions = write_summaries(plans, folder, config.seed)
     if all(_is_whole(config, plan) for plan in plans):
         write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
     report = {
@@ -199,6 +203,7 @@ def _write_annotations(
         "train_clips": train_clips,
         "inter_video_questions": questions[INTER_VIDEO],
         "intra_video_questions": questions[INTRA_VIDEO],
+        "summary_questions": num_summary_questions,
         "fps": FRAMES_PER_SEC,
         "verbs": [verb.phrase.format("...") for verb in VERBS],
         "nouns": list(NOUNS),

@@ -184,3 +184,29 @@ def test_the_commit_lists_every_file_with_its_size(
     assert record["attempt"] == 1
     sizes = {f.name: f.stat().st_size for f in folder.iterdir() if f.name != "COMMIT"}
     assert record["files"] == sizes
+
+
+def test_a_parameter_that_no_step_used_resumes_as_new(tmp_path: Path) -> None:
+    def parts() -> tuple[nn.ModuleDict, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"child": nn.Linear(3, 3), "parent": nn.Linear(3, 3)})
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+    def use(model: nn.ModuleDict, optimizer: torch.optim.Optimizer, part: str) -> None:
+        model[part](torch.ones(2, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    unbroken, its_optimizer = parts()
+    use(unbroken, its_optimizer, "child")
+    checkpointer = Checkpointer(RunFolder(tmp_path, 1))
+    checkpointer.save(TrainState(1, 4), unbroken, its_optimizer, wait=True)
+    resumed, new_optimizer = parts()
+    state = checkpointer.load_latest(resumed, new_optimizer)
+    assert state is not None and state.step == 1
+    assert len(new_optimizer.state) == 2  # of the child alone, as it was
+    for part in ("parent", "child", "parent"):
+        use(unbroken, its_optimizer, part)
+        use(resumed, new_optimizer, part)
+    for one, other in zip(unbroken.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
