@@ -17,9 +17,13 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from egovl.engine.heartbeat import beat
 from egovl.engine.signals import StopRequest
+
+if TYPE_CHECKING:
+    from egovl.work import Done
 
 EXIT_USAGE = 2
 
@@ -55,6 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(call=_check if name == "check" else _run)
         _add_recipe_arguments(command)
+        if name != "train":
+            command.add_argument(
+                "--only", metavar="NAME", help="of the evaluations, this one (a key of evaluate:)"
+            )
         if name == "check":
             command.add_argument(
                 "--no-files", action="store_true", help="do not ask for the data to be there"
@@ -70,9 +78,20 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--run-dir", type=Path, required=True, help="the run to export")
     export.add_argument("--out", type=Path, required=True, help="the file to write")
     export.set_defaults(call=_export)
+    text = "write a recipe's `features:` of many videos into a store; goes on where it stopped"
+    extract = commands.add_parser("extract", help=text, description=text)
+    _add_recipe_arguments(extract)
+    extract.add_argument(
+        "--video",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="a video of your own, instead of the recipe's; may be given again",
+    )
+    extract.set_defaults(call=_extract)
     from egovl.data.prepare.command import add_arguments
 
-    prepare = commands.add_parser("prepare", help="make data: `prepare synthetic --out DIR`")
+    prepare = commands.add_parser("prepare", help="make data: videos, annotations, tags")
     add_arguments(prepare)
     from egovl.convert.command import add_arguments as add_convert_arguments
 
@@ -93,7 +112,7 @@ def _check(args: argparse.Namespace) -> int:
     from egovl.recipe import load_recipe, missing_inputs
 
     try:
-        recipe = load_recipe(args.config, args.overrides)
+        recipe = load_recipe(args.config, args.overrides).only(args.only)
     except ConfigError as error:
         return _refuse(error)
     sys.stdout.write(dump(recipe))
@@ -120,11 +139,38 @@ def _run(args: argparse.Namespace) -> int:
         )
     try:
         recipe = load_recipe(args.config, args.overrides)
+        if args.command == "eval":
+            recipe = recipe.only(args.only)
     except ConfigError as error:
         return _refuse(error)
     from egovl.run import run
 
     return run(recipe, Path(args.run_dir), stop, args.command)
+
+
+def _extract(args: argparse.Namespace) -> int:
+    stop = StopRequest().install()
+    from egovl.config import ConfigError
+    from egovl.recipe import load_recipe
+    from egovl.work import run_work
+
+    words = list(args.overrides)
+    if args.video:
+        listed = ", ".join(f"'{file.resolve()}'" for file in args.video)
+        words += [f"features.dataset.files=[{listed}]", "features.dataset.manifest=null"]
+    try:
+        recipe = load_recipe(args.config, words)
+        if recipe.features is None:
+            raise ConfigError(f"{args.config} has no features: section")
+    except ConfigError as error:
+        return _refuse(error)
+
+    def work() -> Done:
+        from egovl.extract import extract  # torch comes after the recipe is known to be right
+
+        return extract(recipe, stop.requested)
+
+    return run_work(work)
 
 
 def _export(args: argparse.Namespace) -> int:

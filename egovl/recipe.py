@@ -40,11 +40,33 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class ExtractConfig(StageConfig):
+    """Features of many videos, into a store (`egovl.data.features`): `python -m egovl extract`."""
+
+    out: Path = field(kw_only=True)
+    """Folder of the store: facts.json, and <video>.npy for each."""
+    shard: int = field(default=0, kw_only=True)
+    shards: int = field(default=1, kw_only=True)
+    """This process takes part `shard` of `shards` of the videos."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shard < self.shards:
+            raise ValueError(f"shard is {self.shard}; it must be in 0 .. {self.shards - 1}")
+        looked_at = getattr(self.dataset, "window_frames", self.loader.num_frames)
+        if looked_at != self.loader.num_frames:
+            raise ValueError(
+                f"dataset.window_frames is {looked_at}, loader.num_frames "
+                f"{self.loader.num_frames}: make them equal"
+            )
+
+
+@dataclass(frozen=True)
 class InitConfig:
     """Weights to start from."""
 
-    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "groundnlq"]
-    """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
+    origin: Literal["auto", "egovl", "clip", "timm", "lavila", "egovlp", "groundnlq"]
+    """Who wrote the file: our own run folder or export, or a released checkpoint to convert; auto:
+    by its tensors' names."""
     file: Path
     text: Path | None = None
     """Hugging Face folder of DistilBERT, where the text tower starts from its own weights."""
@@ -66,14 +88,30 @@ class Recipe:
     tokenizer: TokenizerConfig
     train: StageConfig | None = None
     evaluate: dict[str, StageConfig] = field(default_factory=dict)
+    features: ExtractConfig | None = None
     init: InitConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=1))
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.train is None and not self.evaluate:
-            raise ValueError("neither train: nor evaluate: is there; a recipe needs one of them")
+        if self.train is None and not self.evaluate and self.features is None:
+            raise ValueError(
+                "neither train: nor evaluate: nor features: is there; a recipe needs one of them"
+            )
+
+    def only(self, evaluation: str | None) -> Recipe:
+        """The same with one evaluation of those it has; None: with all.
+
+        Raises:
+            egovl.config.ConfigError: it has no such evaluation.
+        """
+        if evaluation is None:
+            return self
+        if evaluation not in self.evaluate:
+            known = ", ".join(self.evaluate) or "none"
+            raise configuration.ConfigError(f"no evaluation {evaluation!r}; the recipe has {known}")
+        return dataclasses.replace(self, evaluate={evaluation: self.evaluate[evaluation]})
 
 
 @dataclass(frozen=True)
@@ -100,6 +138,15 @@ def model_config(described: str, file: Path) -> ModelConfig:
         return configuration.build(DescribedModel, {"model": tree["model"]}, context).model
     except (configuration.ConfigError, KeyError, TypeError) as error:
         raise configuration.ConfigError(f"{file}: its header: {error}") from error
+
+
+def stages(recipe: Recipe) -> Iterator[tuple[str, StageConfig]]:
+    """Name and config of everything in a recipe that reads a dataset."""
+    if recipe.train is not None:
+        yield "train", recipe.train
+    yield from recipe.evaluate.items()
+    if recipe.features is not None:
+        yield "features", recipe.features
 
 
 _HASHED_BYTES = 1 << 24  # read at once
@@ -129,7 +176,7 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-OUTPUTS = {"cache_folder", "submission"}  # paths that need not be there yet
+OUTPUTS = {"cache_folder", "out", "submission"}  # paths that need not be there yet
 
 
 def missing_inputs(config: object, where: str = "") -> list[str]:

@@ -93,7 +93,7 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
     untrained = None
     if recipe.trainer.legacy_ema_init:
         untrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    _initialize(model, recipe)
+    initialize(model, recipe)
     flops = _describe_model(recipe, folder)
     if dist.rank() == 0:
         logger.info("%d samples, %d a step", len(dataset), stage.loader.batch_size)
@@ -148,7 +148,7 @@ def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitRes
     if not recipe.evaluate:
         raise ValueError("the recipe has no evaluate: section")
     model: nn.Module = recipe.model.build().to(device)
-    step = _initialize(model, recipe)
+    step = initialize(model, recipe)
     if recipe.init is None and dist.rank() == 0:
         logger.warning("no init: in the recipe: evaluating random weights")
     metrics: dict[str, float] = {}
@@ -161,7 +161,7 @@ def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitRes
     return FitResult("done", step, math.nan, metrics)
 
 
-def _initialize(model: nn.Module, recipe: Recipe) -> int:
+def initialize(model: nn.Module, recipe: Recipe) -> int:
     """Load the recipe's ``init``; returns the step of a run of ours, else 0."""
     init = recipe.init
     if init is None:
@@ -170,9 +170,9 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
     if init.text is not None:
         report = load_text_tower(cast(DualEncoder, model), init.text)
         logger.info("%s (text tower): %s", init.text, report)
-    if init.origin != "egovl" or init.file.is_file():
+    if init.origin not in ("egovl", "auto") or not init.file.is_dir():
         load_released(model, init.origin, init.file, adaptation)
-        return _exported_step(init.file) if init.origin == "egovl" else 0
+        return _exported_step(init.file)
     checkpoint = newest_checkpoint(init.file)
     weights = read_weights(checkpoint, averaged=init.weights == "ema")
     report = load_weights(model, "egovl", weights, adaptation)
@@ -181,8 +181,11 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
 
 
 def _exported_step(file: Path) -> int:
+    """Step of our own export; 0 of what others wrote."""
     from safetensors import safe_open
 
+    if file.suffix != ".safetensors":
+        return 0
     with safe_open(file, framework="pt") as stored:
         return int((stored.metadata() or {}).get("step", 0))
 

@@ -16,6 +16,7 @@ from egovl.data.datasets.configs import (
     NarrationsConfig,
     OSCCConfig,
     PNRConfig,
+    VideoWindowsConfig,
     WebVidConfig,
 )
 from egovl.data.datasets.nlq_configs import NLQConfig
@@ -24,6 +25,7 @@ from egovl.models.grounder.configs import GrounderConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
+    FeaturesConfig,
     KeyframeConfig,
     MultipleChoiceConfig,
     RetrievalConfig,
@@ -39,6 +41,7 @@ TASKS = {
     "classification": ClassificationConfig,
     "keyframe": KeyframeConfig,
     "grounding": GroundingConfig,
+    "features": FeaturesConfig,
 }
 
 MODELS = {
@@ -60,4 +63,5 @@ DATASETS = {
     "oscc": OSCCConfig,
     "pnr": PNRConfig,
     "nlq": NLQConfig,
+    "video_windows": VideoWindowsConfig,
 }

@@ -77,6 +77,33 @@ GROUNDER_LOADERS: Mapping[str, Callable[[Grounder, State, bool], LoadReport]] = 
 }
 
 
+# a name that no other system's files have
+_MARKS = {
+    "video_model.cls_token": "egovlp",
+    "video.pos_embed": "egovl",
+    "video_embed.convs.0.weight": "egovl",
+    "visual.blocks.0.attn.qkv.weight": "lavila",
+    "visual.conv1.weight": "clip",
+    "blocks.0.attn.qkv.weight": "timm",
+    "backbone.vid_embd.0.conv.weight": "groundnlq",
+}
+
+
+def find_origin(state: State) -> str:
+    """Who wrote a file, by the names of its tensors.
+
+    Raises:
+        CheckpointError: nobody whose files are known.
+    """
+    for mark, origin in _MARKS.items():
+        if mark in state:
+            return origin
+    raise CheckpointError(
+        f"nobody knows who wrote it (it has {', '.join(sorted(state)[:4])}); "
+        f"name its origin: init.origin={'|'.join({**ORIGINS, **GROUNDER_LOADERS})}"
+    )
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """How tables of positions are brought to the model's sizes."""
@@ -111,6 +138,7 @@ def load_released(
     try:
         checkpoint = load_checkpoint(file)
         state: State = checkpoint.state
+        origin = find_origin(state) if origin == "auto" else origin
         if adaptation.weights == "ema":
             state = groundnlq.averaged_state(checkpoint.extra)
         report = load_weights(model, origin, state, adaptation)

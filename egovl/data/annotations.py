@@ -33,6 +33,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from egovl.data.manifest import load_manifest, report_left_out
+
 log = logging.getLogger(__name__)
 
 _FORMAT = 2  # of the folder
@@ -140,10 +142,16 @@ class ClipTableWriter:
     Args:
         folder: An empty folder.
         columns: Name and Arrow type of what a row holds beside its clip.
+        manifest: Rows of videos that it lacks are left out.
     """
 
-    def __init__(self, folder: Path, columns: Mapping[str, pa.DataType]) -> None:
+    def __init__(
+        self, folder: Path, columns: Mapping[str, pa.DataType], manifest: Path | None = None
+    ) -> None:
         self._folder = folder
+        self._manifest = manifest
+        self._known = None if manifest is None else load_manifest(manifest).keys()
+        self._left_out = 0
         self._schema = pa.schema(list(columns.items()))
         self._sink = pa.OSFile(str(folder / "columns.arrow"), "wb")
         self._writer = pa.ipc.new_file(self._sink, self._schema)
@@ -155,10 +163,18 @@ class ClipTableWriter:
     def __len__(self) -> int:
         return len(self._video)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row was added, nor left out."""
+        return not len(self) + self._left_out
+
     def add(
         self, uid: str, start_sec: float, end_sec: float, time_sec: float, **columns: object
     ) -> None:
         """Add a row: a clip, the time it is found by, and the other columns."""
+        if self._known is not None and uid not in self._known:
+            self._left_out += 1
+            return
         self._video.append(self._uids.setdefault(uid, len(self._uids)))
         for values, value in zip(self._seconds, (start_sec, end_sec, time_sec), strict=True):
             values.append(value)
@@ -174,7 +190,14 @@ class ClipTableWriter:
                 waiting.clear()
 
     def close(self) -> None:
-        """Write what is left, the numbers and the orders."""
+        """Write what is left, the numbers and the orders.
+
+        Raises:
+            ValueError: The manifest has none of the videos.
+        """
+        if self._manifest is not None:
+            total = len(self) + self._left_out
+            report_left_out(self._left_out, total, self._manifest, "annotations")
         self._flush()
         self._writer.close()
         self._sink.close()

@@ -134,6 +134,8 @@ class ChunkedVideoConfig:
     """<root>/ then egovlp: <uid>/<k>.mp4; lavila: <uid>.mp4/<start_sec>.mp4; file: <uid>.mp4."""
     chunk_sec: float | None = None
     """Seconds per chunk; None is the layout's published value, 600 or 300."""
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`: rows of videos that it lacks are left out."""
     fps: Literal["assume30", "probe"] = "assume30"
     """The published readers take 30 frames per second for granted; probe asks the file."""
     seek_offset: int = 0

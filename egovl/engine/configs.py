@@ -57,6 +57,8 @@ class OptimConfig:
     (GroundNLQ)."""
     clip_grad_norm: float | None = None
     """Largest global gradient norm; null for no clipping."""
+    clip_grad_value: float | None = None
+    """Largest size of each gradient's entry, LaViLa's other way to clip; null for none."""
     backbone_lr_scale: float = 1.0
     """Factor of the towers' learning rate, everything but `heads.`; LaViLa's classification meant
     0.1 and gave it to the heads too (its spec, 8.2): lower `lr` for the published rates."""
@@ -84,8 +86,11 @@ class OptimConfig:
         for field in ("weight_decay", "warmup_steps", "warmup_epochs", "lr_start", "lr_end"):
             _check(self, field, getattr(self, field) >= 0, "0 or more")
         _check(self, "backbone_lr_scale", self.backbone_lr_scale >= 0, "0 or more")
-        clip = self.clip_grad_norm
-        _check(self, "clip_grad_norm", clip is None or clip > 0, "above 0, or null for no clipping")
+        for field in ("clip_grad_norm", "clip_grad_value"):
+            clip = getattr(self, field)
+            _check(self, field, clip is None or clip > 0, "above 0, or null for no clipping")
+        both = self.clip_grad_norm is not None and self.clip_grad_value is not None
+        _check(self, "clip_grad_value", not both, "null with clip_grad_norm: clip in one way")
         if self.warmup_steps and self.warmup_epochs:
             raise ValueError(
                 f"OptimConfig: warmup_steps {self.warmup_steps} and warmup_epochs "

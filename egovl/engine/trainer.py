@@ -217,11 +217,13 @@ class Trainer:
             scale = group.get("lr_scale", 1.0)
             group["lr"] = scaled_lr_at(self._step, self.optim_config, self.plan.total_steps, scale)
         report = self._backward(network, batch)
-        if self.optim_config.clip_grad_norm is not None:
+        optim = self.optim_config
+        if optim.clip_grad_norm is not None or optim.clip_grad_value is not None:
             self.scaler.unscale_(self.optimizer)
-            report["grad_norm"] = clip_grad_norm(
-                self.model.parameters(), self.optim_config.clip_grad_norm
-            )
+        if optim.clip_grad_norm is not None:
+            report["grad_norm"] = clip_grad_norm(self.model.parameters(), optim.clip_grad_norm)
+        if optim.clip_grad_value is not None:
+            nn.utils.clip_grad_value_(self.model.parameters(), optim.clip_grad_value)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -37,11 +37,21 @@ class SpaceTimeTransformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the published initial values; linear layers keep torch's own."""
+        """Set the published initial values; linear layers keep torch's own.
+
+        A tower of one frame has nothing to inflate: all its linear layers, temporal ones too, start
+        as an image transformer's (LaViLa spec 2.1, EgoVLP spec 2.1).
+        """
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=self.config.position_std)
         if self.config.temporal_std:
             nn.init.normal_(self.temporal_embed, std=self.config.temporal_std)
+        if self.config.num_frames == 1:
+            for linear in [m for m in self.modules() if isinstance(m, nn.Linear)]:
+                nn.init.trunc_normal_(linear.weight, std=0.02)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+            return
         if self.config.time_init == "rand":
             return
         for block in self.blocks:

@@ -11,6 +11,7 @@ from egovl.losses.configs import InfoNCEConfig, LossConfig
 if TYPE_CHECKING:
     from egovl.tasks.classification import Classification
     from egovl.tasks.contrastive import Contrastive
+    from egovl.tasks.features import Features
     from egovl.tasks.keyframe import Keyframe
     from egovl.tasks.multiple_choice import MultipleChoice
     from egovl.tasks.retrieval import Retrieval
@@ -151,3 +152,19 @@ class KeyframeConfig:
         from egovl.tasks.keyframe import Keyframe
 
         return Keyframe(self)
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Features of clips for other systems (EgoVLP spec 6.5)."""
+
+    name: Literal["features"] = "features"
+    normalization: Normalization = "clip"
+    projection: bool = True
+    """In the joint space, of any length, as EgoVLP's; off: the tower's own."""
+
+    def build(self) -> Features:
+        """The task."""
+        from egovl.tasks.features import Features
+
+        return Features(self)

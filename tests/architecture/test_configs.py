@@ -8,6 +8,9 @@ import pytest
 import torch
 import yaml
 
+from egovl.config import build, find_context, load_tree
+from egovl.data.prepare.configs import VideosConfig
+from egovl.losses.configs import LOSSES
 from egovl.recipe import load_recipe
 from egovl.tables import DATASETS, MODELS, TASKS
 from tests.architecture.source import ROOT
@@ -17,7 +20,8 @@ SETTINGS = {"paths.yaml", "defaults.yaml"}
 RECIPES = [
     path
     for path in sorted(CONFIGS.rglob("*.yaml"))
-    if path.parent.name not in ("clusters", "pipelines") and path.name not in SETTINGS
+    if path.parent.name not in ("clusters", "pipelines", "prepare", "suites")
+    and path.name not in SETTINGS
 ]
 
 
@@ -50,7 +54,7 @@ def test_every_table_entry_has_a_debug_recipe() -> None:
     for path in (CONFIGS / "debug").glob("*.yaml"):
         collect(yaml.safe_load(path.read_text()))
         collect({k: v for k, v in vars(load_recipe(path)).items() if isinstance(v, dict)})
-    missing = (set(TASKS) | set(MODELS) | set(DATASETS)) - used
+    missing = (set(TASKS) | set(MODELS) | set(DATASETS) | set(LOSSES)) - used
     assert not missing, f"no configs/debug/*.yaml uses {sorted(missing)}"
 
 
@@ -70,6 +74,13 @@ def test_every_pipeline_loads_and_so_do_its_recipes(path: Path, tmp_path: Path) 
     for stage in load_pipeline(path).stages:
         words = [stand_in_references(word, tmp_path) for word in stage.overrides]
         load_recipe(ROOT / stage.config, words)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "prepare").glob("*.yaml")), ids=str)
+def test_every_preparation_loads(path: Path) -> None:
+    config = build(VideosConfig, load_tree(path), find_context(path))
+    assert config.source != config.out
+    assert "command:" in path.read_text() and "makes:" in path.read_text()
 
 
 def test_the_default_recipes_exist() -> None:

@@ -22,6 +22,13 @@ ARROWS = {
     "egovl.metrics": ("egovl.metrics",),
     "egovl.data": ("egovl.data", "egovl.shards", "egovl.atomic"),
     "egovl.data.pickled": ("egovl.data", "egovl.convert.unpickle"),
+    "egovl.data.prepare.command": (
+        "egovl.data",
+        "egovl.config",
+        "egovl.recipe",
+        "egovl.work",
+        "egovl.engine.signals",
+    ),
     "egovl.data.loader": ("egovl.data", "egovl.dist"),
     "egovl.engine": ("egovl.engine", "egovl.dist", "egovl.atomic"),
     "egovl.convert.command": ("egovl.convert", "egovl.recipe"),
@@ -45,7 +52,9 @@ ARROWS = {
     ),
     "egovl.tables": ("egovl.tasks", "egovl.models", "egovl.data"),
     "egovl.recipe": ("egovl.tables", "egovl.config", "egovl.engine.configs", "egovl.data.configs"),
+    "egovl.work": ("egovl.engine.folder", "egovl.engine.heartbeat"),
     "egovl.run": ("egovl",),
+    "egovl.extract": ("egovl",),
     "egovl.__main__": ("egovl",),
 }
 
@@ -54,7 +63,11 @@ WRAPPED = {
     "transformers": {"egovl.models.hf_text", "egovl.data.text", "egovl.data.caption_tokens"},
     "decord": {"egovl.data.decord_reader"},
     "torchcodec": {"egovl.data.torchcodec_reader"},
-    "av": {"egovl.data.pyav_reader", "egovl.data.prepare.encode"},
+    "av": {
+        "egovl.data.pyav_reader",
+        "egovl.data.prepare.encode",
+        "egovl.data.prepare.transcode",
+    },
     "lmdb": {"egovl.data.feature_files"},
     "dacite": {"egovl.config"},
     "submitit": {"jobs.batch", "jobs.submitter", "jobs.agent", "jobs.local_start"},

@@ -14,6 +14,7 @@ import pyarrow as pa
 from egovl.data.annotations import ClipTable, ClipTableWriter, Conversion, converted
 from egovl.data.datasets.clip_rows import ClipRows
 from egovl.data.datasets.configs import _CaptionsConfig
+from egovl.data.manifest import and_manifest
 from egovl.data.types import Sample
 
 _VERSION = 1
@@ -26,10 +27,10 @@ class Captions(ClipRows):
 
     def __init__(self, config: _CaptionsConfig) -> None:
         config.check_root()
-        write = partial(_convert, config.annotations, config.subsample, config.max_rows)
+        write = partial(_convert, config)
         options = f"{config.subsample} {config.max_rows}"
         folder = converted(
-            [config.annotations],
+            and_manifest([config.annotations], config.manifest),
             Conversion("captions", _VERSION, options, write),
             config.cache_folder,
         )
@@ -39,8 +40,9 @@ class Captions(ClipRows):
         return Sample(index, (self.clip(index),), (self._table.value("text", index),), {})
 
 
-def _convert(path: Path, subsample: float, max_rows: int | None, folder: Path) -> None:
-    writer = ClipTableWriter(folder, {"text": pa.large_string()})
+def _convert(config: _CaptionsConfig, folder: Path) -> None:
+    path, subsample, max_rows = config.annotations, config.subsample, config.max_rows
+    writer = ClipTableWriter(folder, {"text": pa.large_string()}, config.manifest)
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file, delimiter="\t")
         next(rows, None)
@@ -51,7 +53,7 @@ def _convert(path: Path, subsample: float, max_rows: int | None, folder: Path) -
                 break
             if subsample == 1 or _share(cells[1]) < subsample:
                 writer.add(cells[1], 0.0, math.inf, 0.0, text=cells[0])
-    if not len(writer):
+    if writer.is_empty:
         raise ValueError(f"{path} has no rows")
     writer.close()
 

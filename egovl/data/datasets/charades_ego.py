@@ -10,6 +10,7 @@ from pathlib import Path
 from egovl.data.datasets.configs import CharadesEgoConfig
 from egovl.data.datasets.epic_rows import check_root, read_csv
 from egovl.data.label_space import LabelSpace, charades_classes, read_lines
+from egovl.data.manifest import keep_known
 from egovl.data.types import ClipRef, Sample, Span, VideoSource
 
 _NEEDED = ("id", "actions", "length")
@@ -46,7 +47,12 @@ class CharadesEgo:
         check_root(config.video_root)
         self._config = config
         self._classes = charades_classes(read_lines(config.classes))
-        videos = load_videos(config.annotations)
+        videos = keep_known(
+            load_videos(config.annotations),
+            lambda video: [video.video_id],
+            config.manifest,
+            f"{config.annotations}",
+        )
         _check_codes(videos, self._classes, config.annotations)
         self._videos = videos
         self._actions = [action for video in videos for action in _lasting(video)]

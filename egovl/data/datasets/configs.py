@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from egovl.data.datasets.episodic import EpisodicWindows
     from egovl.data.datasets.narrations import Narrations
     from egovl.data.datasets.state_change import Keyframes, StateChanges
+    from egovl.data.datasets.windows import VideoWindows
 
 
 def _choice(field: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -109,6 +110,8 @@ class EpicConfig:
     annotations: Path
     """EPIC_100_*.csv"""
     video_root: Path
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`: rows of videos that it lacks are left out."""
     layout: Literal["video", "frames"] = "video"
     """video: <participant>/<video>.MP4, times in seconds (LaViLa); frames: <video>/frame_<10
     digits>.jpg, the csv's frame numbers (EgoVLP)."""
@@ -128,6 +131,14 @@ class EpicRetrievalConfig(EpicConfig):
     """Released matrix (npy, or its pickle); None: from the verb and noun classes, as defined."""
     min_relevancy: float = 0.1
     """Training draws a text among the sentences above this relevancy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.manifest is not None and self.relevancy is not None:
+            raise ValueError(
+                f"relevancy {self.relevancy} is of all rows, manifest {self.manifest} leaves some "
+                "out: set one of them to null"
+            )
 
     def build(self) -> EpicRetrieval:
         """Read the rows."""
@@ -160,6 +171,8 @@ class CharadesEgoConfig:
     classes: Path
     """Charades_v1_classes.txt"""
     video_root: Path
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`: videos that it lacks are left out."""
     name: Literal["charades_ego"] = "charades_ego"
     unit: Literal["video", "action"] = "video"
     """video: a whole video with all its classes; action: every action with its class and text."""
@@ -187,6 +200,8 @@ class EGTEAConfig:
     classes: Path
     """action_idx.txt"""
     video_root: Path
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`: clips that it lacks are left out."""
     name: Literal["egtea"] = "egtea"
 
     def build(self) -> EGTEA:
@@ -259,3 +274,33 @@ class EpisodicConfig(ChunkedVideoConfig):
         from egovl.data.datasets.episodic import EpisodicWindows
 
         return EpisodicWindows(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoWindowsConfig:
+    """Windows of a few frames over whole videos, for dense features of any video."""
+
+    name: Literal["video_windows"] = "video_windows"
+    manifest: Path | None = None
+    """manifest.jsonl of `prepare videos`."""
+    files: tuple[Path, ...] = ()
+    """Videos of one's own, named after their files."""
+    fps: float = 7.48
+    """Frames a second that are looked at; EgoVLP's 1.87 features of 4 frames are 7.48."""
+    window_frames: int = 4
+    """Frames behind one feature; the loader's num_frames."""
+    stride_frames: int = 4
+    """Frames from one feature to the next."""
+
+    def __post_init__(self) -> None:
+        if self.manifest is None and not self.files:
+            raise ValueError("no videos: give manifest=FILE or files=[FILE]")
+        for name in ("fps", "window_frames", "stride_frames"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+    def build(self) -> VideoWindows:
+        """Read the manifest, look at the files."""
+        from egovl.data.datasets.windows import VideoWindows
+
+        return VideoWindows(self)

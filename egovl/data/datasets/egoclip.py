@@ -25,7 +25,8 @@ class EgoClip(ClipRows):
     def __init__(self, config: EgoClipConfig) -> None:
         config.check_root()
         super().__init__(
-            config, load_table(config.annotations, config.on_bad_row, config.cache_folder)
+            config,
+            load_table(config.annotations, config.on_bad_row, config.cache_folder, config.manifest),
         )
         self._config = config
 

@@ -14,6 +14,7 @@ from typing import Literal
 import pyarrow as pa
 
 from egovl.data.annotations import ClipTable, ClipTableWriter, Conversion, converted
+from egovl.data.manifest import and_manifest
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +41,23 @@ class BadRowError(ValueError):
 
 
 def load_table(
-    path: Path, on_bad_row: Literal["raise", "skip"], cache_folder: Path | None = None
+    path: Path,
+    on_bad_row: Literal["raise", "skip"],
+    cache_folder: Path | None = None,
+    manifest: Path | None = None,
 ) -> ClipTable:
     """The converted table, made now if it is missing or old; columns ``text, verbs, nouns``.
+
+    With a manifest, only rows of its videos.
 
     Raises:
         FileNotFoundError: No such file.
         BadRowError: A row cannot be read, and bad rows are not skipped.
         ValueError: The file has no rows or lacks a column.
     """
-    write = partial(_convert, path, on_bad_row)
+    write = partial(_convert, path, on_bad_row, manifest)
     conversion = Conversion("egoclip", _VERSION, on_bad_row, write)
-    return ClipTable(converted([path], conversion, cache_folder))
+    return ClipTable(converted(and_manifest([path], manifest), conversion, cache_folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,10 @@ class _Row:
     nouns: tuple[int, ...]
 
 
-def _convert(path: Path, on_bad_row: str, folder: Path) -> None:
+def _convert(path: Path, on_bad_row: str, manifest: Path | None, folder: Path) -> None:
     numbers = pa.list_(pa.int16())
     columns = {"text": pa.large_string(), "verbs": numbers, "nouns": numbers}
-    writer, first_bad, num_bad = ClipTableWriter(folder, columns), "", 0
+    writer, first_bad, num_bad = ClipTableWriter(folder, columns, manifest), "", 0
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file, delimiter="\t")
         position = _positions(next(rows, []), path)
@@ -96,7 +102,7 @@ def _convert(path: Path, on_bad_row: str, folder: Path) -> None:
             )
     if num_bad:
         log.warning("%d rows of %s skipped, the first: %s", num_bad, path, first_bad)
-    if not len(writer):
+    if writer.is_empty:
         raise ValueError(f"{path} has no rows")
     writer.close()
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from egovl.data.configs import EgoMCQConfig
+from egovl.data.manifest import keep_known
 from egovl.data.types import ClipRef, Sample, Span
 
 INTER_VIDEO, INTRA_VIDEO = 1, 2
@@ -30,7 +31,12 @@ class EgoMCQ:
         self._config = config
         questions = _load(config.annotations)
         uids: dict[str, int] = {}
-        parsed = [_question(key, value, config.annotations) for key, value in questions]
+        parsed = keep_known(
+            [_question(key, value, config.annotations) for key, value in questions],
+            lambda question: question.uids,
+            config.manifest,
+            "EgoMCQ",
+        )
         first = len(parsed[0].spans)
         for question in parsed:
             if len(question.spans) != first:

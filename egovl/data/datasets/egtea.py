@@ -9,6 +9,7 @@ from pathlib import Path
 from egovl.data.datasets.configs import EGTEAConfig
 from egovl.data.datasets.epic_rows import check_root
 from egovl.data.label_space import egtea_actions, read_lines
+from egovl.data.manifest import keep_known
 from egovl.data.types import ClipRef, Sample, Span, VideoSource
 
 
@@ -29,7 +30,9 @@ class EGTEA:
         self.class_texts = {"action": self._classes.texts}
         self.num_classes = {"action": len(self._classes)}
         lines = enumerate(read_lines(config.annotations), 1)
-        self._rows = [self._read(line, f"{config.annotations}, row {n}") for n, line in lines]
+        rows = [self._read(line, f"{config.annotations}, row {n}") for n, line in lines]
+        what = f"{config.annotations}"
+        self._rows = keep_known(rows, _manifest_names, config.manifest, what)
 
     def _read(self, line: str, where: str) -> tuple[str, int]:
         words = line.split()
@@ -52,6 +55,10 @@ class EGTEA:
     def chunk_of(self, index: int) -> int:
         """Every clip is a file of its own."""
         return index
+
+
+def _manifest_names(row: tuple[str, int]) -> list[str]:
+    return [clip_file(row[0]).with_suffix("").as_posix()]
 
 
 def clip_file(name: str) -> Path:

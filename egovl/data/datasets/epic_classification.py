@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from egovl.data.datasets.configs import EpicClassificationConfig
-from egovl.data.datasets.epic_rows import NUM_NOUNS, NUM_VERBS, check_root, clip_of, load_rows
+from egovl.data.datasets.epic_rows import (
+    NUM_NOUNS,
+    NUM_VERBS,
+    check_root,
+    clip_of,
+    load_config_rows,
+    load_rows,
+)
 from egovl.data.label_space import action_parts, epic_actions
 from egovl.data.types import Sample
 
@@ -28,7 +35,7 @@ class EpicClassification:
     def __init__(self, config: EpicClassificationConfig) -> None:
         check_root(config.video_root)
         self._config = config
-        self._rows = load_rows(config.annotations)
+        self._rows = load_config_rows(config)
         actions = epic_actions(
             (row.verb, row.noun, row.narration)
             for table in config.action_tables

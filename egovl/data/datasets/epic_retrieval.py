@@ -13,7 +13,7 @@ from egovl.data.datasets.epic_rows import (
     NUM_VERBS,
     check_root,
     clip_of,
-    load_rows,
+    load_config_rows,
     load_sentences,
 )
 from egovl.data.relevancy import load_relevancy, overlap
@@ -37,14 +37,17 @@ class EpicRetrieval:
     def __init__(self, config: EpicRetrievalConfig) -> None:
         check_root(config.video_root)
         self._config = config
-        self._rows = load_rows(config.annotations)
+        self._rows = load_config_rows(config)
         sentences = load_sentences(config.sentences)
         self._sentences = [text for _, text in sentences]
         first: dict[str, int] = {}
         for place, row in enumerate(self._rows):
             first.setdefault(row.narration_id, place)
         unknown = [name for name, _ in sentences if name not in first]
-        if unknown:
+        if config.manifest is not None:
+            sentences = [(name, text) for name, text in sentences if name in first]
+            self._sentences = [text for _, text in sentences]
+        elif unknown:
             raise ValueError(
                 f"{config.sentences}: {len(unknown)} narration ids are not in "
                 f"{config.annotations}, first {unknown[0]}; the two belong to different splits"

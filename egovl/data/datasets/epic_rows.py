@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egovl.data.datasets.configs import EpicConfig
+from egovl.data.manifest import keep_known
 from egovl.data.types import ClipRef, Span, VideoSource
 
 NUM_VERBS, NUM_NOUNS = 97, 300
@@ -59,6 +60,15 @@ def load_rows(path: Path) -> list[EpicRow]:
         except (ValueError, SyntaxError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     return found
+
+
+def load_config_rows(config: EpicConfig) -> list[EpicRow]:
+    """Rows of a dataset, of the videos that its manifest knows."""
+    rows = load_rows(config.annotations)
+    what = f"{config.annotations}"
+    return keep_known(
+        rows, lambda row: [f"{row.participant_id}/{row.video_id}"], config.manifest, what
+    )
 
 
 def load_sentences(path: Path) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from egovl.data.datasets.configs import EpisodicConfig
 from egovl.data.datasets.state_change import load_json
+from egovl.data.manifest import keep_known
 from egovl.data.sampling import window_frame_ids
 from egovl.data.types import ClipRef, Sample, Span
 
@@ -39,7 +40,12 @@ class EpisodicWindows:
     def __init__(self, config: EpisodicConfig) -> None:
         config.check_root()
         self._config = config
-        self.clips = load_episodic_clips(config.annotations)
+        self.clips = keep_known(
+            load_episodic_clips(config.annotations),
+            lambda clip: [clip.video_uid],
+            config.manifest,
+            "clips",
+        )
         counts = [self._num_windows(clip) for clip in self.clips]
         self._ends = np.cumsum(counts)
 

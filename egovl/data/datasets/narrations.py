@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from egovl.data.annotations import ClipTable, ClipTableWriter, Conversion, converted
 from egovl.data.datasets.clip_rows import ClipRows
 from egovl.data.datasets.configs import NarrationsConfig
+from egovl.data.manifest import and_manifest
 from egovl.data.pickled import load_plain
 from egovl.data.types import Sample
 
@@ -34,9 +35,10 @@ class Narrations(ClipRows):
     def __init__(self, config: NarrationsConfig) -> None:
         config.check_root()
         sources = (*config.annotations, *config.pseudo)
-        write = partial(_convert, sources, len(config.annotations))
+        write = partial(_convert, sources, len(config.annotations), config.manifest)
         conversion = Conversion("narrations", _VERSION, str(len(config.annotations)), write)
-        super().__init__(config, ClipTable(converted(sources, conversion, config.cache_folder)))
+        inputs = and_manifest(sources, config.manifest)
+        super().__init__(config, ClipTable(converted(inputs, conversion, config.cache_folder)))
         self._config = config
 
     def __getitem__(self, index: int) -> Sample:
@@ -47,9 +49,9 @@ class Narrations(ClipRows):
         return Sample(index, (self.clip(index),), texts, {"is_human": is_human})
 
 
-def _convert(sources: Sequence[Path], num_human: int, folder: Path) -> None:
+def _convert(sources: Sequence[Path], num_human: int, manifest: Path | None, folder: Path) -> None:
     columns = {"texts": pa.list_(pa.large_string()), "is_human": pa.bool_()}
-    writer = ClipTableWriter(folder, columns)
+    writer = ClipTableWriter(folder, columns, manifest)
     for number, source in enumerate(sources):
         for row, entry in enumerate(_READERS[_kind(source)](source)):
             try:
@@ -58,7 +60,7 @@ def _convert(sources: Sequence[Path], num_human: int, folder: Path) -> None:
                 raise ValueError(f"{source}, row {row}: {error}; correct or drop it") from error
             is_human = number < num_human
             writer.add(uid, start_sec, end_sec, start_sec, texts=texts, is_human=is_human)
-    if not len(writer):
+    if writer.is_empty:
         raise ValueError(f"{[str(source) for source in sources]} have no rows")
     writer.close()
 

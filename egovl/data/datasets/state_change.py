@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egovl.data.datasets.configs import StateChangeConfig
+from egovl.data.manifest import keep_known
 from egovl.data.sampling import keyframe_ids, range_frame_ids
 from egovl.data.types import ClipRef, RandomSource, Sample, Span, VideoSource
 
@@ -49,7 +50,9 @@ class StateChanges:
     def __init__(self, config: StateChangeConfig) -> None:
         config.check_root()
         self._config = config
-        self._clips = self._chosen(load_clips(config.annotations)[: config.max_clips])
+        clips = load_clips(config.annotations)[: config.max_clips]
+        known = keep_known(clips, lambda clip: [clip.video_uid], config.manifest, "state changes")
+        self._clips = self._chosen(known)
         if not self._clips:
             raise ValueError(f"{config.annotations} has no clip to use")
 

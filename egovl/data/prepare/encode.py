@@ -5,46 +5,90 @@ The encoder is the one inside PyAV's wheel; no system package is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 KEYFRAME_INTERVAL = 15  # a random clip decodes few frames (design, speed)
-_X264 = {
+REPEATABLE = {
     "preset": "veryfast",
     "tune": "zerolatency",  # with look-ahead the same frames sometimes gave other bytes
     "crf": "18",
-    "bf": "0",
-    "g": str(KEYFRAME_INTERVAL),
-    "keyint_min": "1",
-    "sc_threshold": "0",
-    "threads": "1",
 }
+"""Equal frames give equal bytes."""
+
+
+class ChunkEncoder:
+    """Writes one mp4 beside its name and renames it at the end: a file that is there is whole.
+
+    Args:
+        path: The file; its folder is made.
+        fps: Frames a second, constant.
+        options: Of x264, beside those that make a chunk quick to read.
+        keyframe_interval: Frames from one keyframe to the next.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction,
+        options: Mapping[str, str],
+        keyframe_interval: int = KEYFRAME_INTERVAL,
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.count = 0
+        self._beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._step = 1 / fps
+        settings = {
+            **options,
+            "bf": "0",
+            "g": str(keyframe_interval),
+            "keyint_min": "1",
+            "sc_threshold": "0",
+            "threads": "1",
+        }
+        self._container: OutputContainer = av.open(str(self._beside), "w", format="mp4")
+        self._stream: VideoStream = self._container.add_stream(
+            "libx264", rate=fps, options=settings
+        )
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = self._step
+
+    def add(self, frame: VideoFrame) -> None:
+        """Add a frame of even size; the first one's is the video's."""
+        if not self.count:
+            self._stream.height, self._stream.width = frame.height, frame.width
+        frame.pts, frame.time_base = self.count, self._step
+        self._container.mux(self._stream.encode(frame))
+        self.count += 1
+
+    def close(self) -> None:
+        """Write what is left and give the file its name."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        os.replace(self._beside, self.path)
+
+    def discard(self) -> None:
+        """Leave no file."""
+        self._container.close()
+        self._beside.unlink(missing_ok=True)
 
 
 def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
     """Write RGB uint8 frames [H, W, 3] of even size as an mp4; returns how many.
 
-    Equal frames give equal bytes. The file is written beside and renamed, so a half-written video
-    never bears its name.
+    Equal frames give equal bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.part{path.suffix}")
-    count = 0
-    with av.open(str(beside), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=_X264)
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, fps)
-        for image in frames:
-            if not count:
-                stream.height, stream.width = image.shape[:2]
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = count, Fraction(1, fps)
-            container.mux(stream.encode(frame))
-            count += 1
-        container.mux(stream.encode())
-    beside.replace(path)
-    return count
+    encoder = ChunkEncoder(path, Fraction(fps), REPEATABLE)
+    for image in frames:
+        encoder.add(av.VideoFrame.from_ndarray(image, format="rgb24"))
+    encoder.close()
+    return encoder.count

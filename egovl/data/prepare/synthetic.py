@@ -29,6 +29,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from egovl.data.manifest import MANIFEST
 from egovl.data.prepare.configs import FRAMES_PER_SEC, SyntheticConfig
 from egovl.data.prepare.encode import encode_video
 from egovl.data.prepare.synthetic_annotations import (
@@ -184,6 +185,7 @@ def _write_annotations(
     config: SyntheticConfig, plans: list[VideoPlan], folder: Path
 ) -> dict[str, Any]:
     train_clips = write_egoclip(plans, folder / "egoclip.csv")
+    _write_manifest(config, plans, folder)
     questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
     if all(_is_whole(config, plan) for plan in plans):
         write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
@@ -201,6 +203,23 @@ def _write_annotations(
     }
     _write_json(folder / REPORT_NAME, report)
     return report
+
+
+def _write_manifest(config: SyntheticConfig, plans: list[VideoPlan], folder: Path) -> None:
+    """The same lines as `prepare videos` writes."""
+    per_chunk = config.chunk_sec * FRAMES_PER_SEC
+    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
+        for plan in plans:
+            starts = range(0, plan.num_frames, per_chunk)
+            record = {
+                "key": plan.uid,
+                "files": [f"videos/{plan.uid}/{number}.mp4" for number in range(len(starts))],
+                "frames": [min(per_chunk, plan.num_frames - start) for start in starts],
+                "fps": FRAMES_PER_SEC,
+                "height": config.size,
+                "width": config.size,
+            }
+            file.write(json.dumps(record) + "\n")
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -64,3 +64,10 @@ def test_sensible_settings_are_accepted() -> None:
 def test_reading_the_settings_does_not_load_torch() -> None:
     code = "import sys, egovl.engine.configs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_gradients_are_clipped_in_one_way_only() -> None:
+    with pytest.raises(ValueError, match=r"clip_grad_value is 1\.0: must be null with"):
+        OptimConfig(clip_grad_norm=1.0, clip_grad_value=1.0)
+    with pytest.raises(ValueError, match="clip_grad_value is 0: must be above 0"):
+        OptimConfig(clip_grad_value=0)

@@ -142,3 +142,14 @@ def test_every_parameter_of_the_cls_path_receives_a_gradient() -> None:
     model = tower(replace(TINY, gated_time=True))
     model(clips()).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_tower_of_one_frame_starts_as_an_image_transformer() -> None:
+    torch.manual_seed(0)
+    one = VideoTowerConfig(image_size=32, width=64, depth=2, heads=4, num_frames=1).build()
+    for name, module in one.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            assert 0.017 < float(module.weight.detach().std()) < 0.023, name
+            assert not module.bias.any(), name
+    two = VideoTowerConfig(image_size=32, width=64, depth=2, heads=4, num_frames=2).build()
+    assert not two.blocks[0].attn_time.qkv.weight.any()
