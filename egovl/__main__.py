@@ -152,7 +152,7 @@ def _extract(args: argparse.Namespace) -> int:
     stop = StopRequest().install()
     from egovl.config import ConfigError
     from egovl.recipe import load_recipe
-    from egovl.work import run_work
+    from egovl.work import Done, run_work
 
     words = list(args.overrides)
     if args.video:
@@ -160,15 +160,18 @@ def _extract(args: argparse.Namespace) -> int:
         words += [f"features.dataset.files=[{listed}]", "features.dataset.manifest=null"]
     try:
         recipe = load_recipe(args.config, words)
-        if recipe.features is None:
-            raise ConfigError(f"{args.config} has no features: section")
+        if recipe.features is None and recipe.tokens is None:
+            raise ConfigError(f"{args.config} has no features: or tokens: section")
     except ConfigError as error:
         return _refuse(error)
 
     def work() -> Done:
         from egovl.extract import extract  # torch comes after the recipe is known to be right
+        from egovl.query_tokens import extract_tokens
 
-        return extract(recipe, stop.requested)
+        if recipe.tokens is not None:
+            extract_tokens(recipe)
+        return extract(recipe, stop.requested) if recipe.features is not None else Done(True)
 
     return run_work(work)
 

@@ -15,6 +15,7 @@ import yaml
 
 from egovl import config as configuration
 from egovl.data.configs import TOKENIZERS, LoaderConfig
+from egovl.data.datasets.nlq_configs import QueryTokensConfig
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.tables import DATASETS, MODELS, TASKS
 
@@ -89,15 +90,18 @@ class Recipe:
     train: StageConfig | None = None
     evaluate: dict[str, StageConfig] = field(default_factory=dict)
     features: ExtractConfig | None = None
+    tokens: QueryTokensConfig | None = None
     init: InitConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=1))
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.train is None and not self.evaluate and self.features is None:
+        sections = (self.train, self.evaluate, self.features, self.tokens)
+        if not any(sections):
             raise ValueError(
-                "neither train: nor evaluate: nor features: is there; a recipe needs one of them"
+                "neither train: nor evaluate: nor features: nor tokens: is there; a recipe needs "
+                "one of them"
             )
 
     def only(self, evaluation: str | None) -> Recipe:

@@ -51,10 +51,17 @@ ARROWS = {
         "egovl.engine.task",
     ),
     "egovl.tables": ("egovl.tasks", "egovl.models", "egovl.data"),
-    "egovl.recipe": ("egovl.tables", "egovl.config", "egovl.engine.configs", "egovl.data.configs"),
+    "egovl.recipe": (
+        "egovl.tables",
+        "egovl.config",
+        "egovl.engine.configs",
+        "egovl.data.configs",
+        "egovl.data.datasets.nlq_configs",
+    ),
     "egovl.work": ("egovl.engine.folder", "egovl.engine.heartbeat"),
     "egovl.run": ("egovl",),
     "egovl.extract": ("egovl",),
+    "egovl.query_tokens": ("egovl",),
     "egovl.__main__": ("egovl",),
 }
 

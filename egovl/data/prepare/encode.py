@@ -6,7 +6,8 @@ The encoder is the one inside PyAV's wheel; no system package is needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,3 +93,41 @@ def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
         encoder.add(av.VideoFrame.from_ndarray(image, format="rgb24"))
     encoder.close()
     return encoder.count
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames ``first .. end - 1`` of a file that `encode_video` wrote; ``first`` is a keyframe."""
+
+    file: Path
+    first: int
+    end: int
+
+
+def chain_videos(path: Path, stretches: Sequence[Stretch], fps: int) -> tuple[int, int]:
+    """Put stretches of files one after the other without decoding them; returns height and width.
+
+    All files must have been encoded alike, without B-frames.
+    """
+    beside = path.with_name(f".{path.stem}.part{path.suffix}")
+    count = 0
+    height = width = 0
+    with av.open(str(beside), "w", format="mp4") as out:
+        target = None
+        for stretch in stretches:
+            with av.open(str(stretch.file)) as source:
+                stream = source.streams.video[0]
+                if target is None:
+                    target = out.add_stream_from_template(stream)
+                    height, width = stream.height, stream.width
+                for number, packet in enumerate(p for p in source.demux(stream) if p.size):
+                    if not stretch.first <= number < stretch.end:
+                        continue
+                    packet.stream = target
+                    packet.time_base = Fraction(1, fps)
+                    packet.pts = packet.dts = count
+                    packet.duration = 1
+                    out.mux(packet)
+                    count += 1
+    beside.replace(path)
+    return height, width
