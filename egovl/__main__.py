@@ -89,6 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="a video of your own, instead of the recipe's; may be given again",
     )
     extract.set_defaults(call=_extract)
+    from egovl.ground_configs import add_arguments as add_ground_arguments
+
+    text = "spans of a video that answer a question, and a page that shows them"
+    ground = commands.add_parser("ground", help=text, description=text)
+    add_ground_arguments(ground)
+    ground.set_defaults(call=_ground)
     from egovl.data.prepare.command import add_arguments
 
     prepare = commands.add_parser("prepare", help="make data: videos, annotations, tags")
@@ -174,6 +180,15 @@ def _extract(args: argparse.Namespace) -> int:
         return extract(recipe, stop.requested) if recipe.features is not None else Done(True)
 
     return run_work(work)
+
+
+def _ground(args: argparse.Namespace) -> int:
+    from egovl.ground_configs import request_of
+
+    request = request_of(args)
+    from egovl.ground import main as ground  # torch comes after the words are known to be right
+
+    return ground(request)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from egovl.convert import clip, egovlp, lavila
+from egovl.convert import clip, egovlp, groundnlq, lavila
 from egovl.convert.keys import KeyMap
 from egovl.convert.load import LoadReport, Tolerated, match_published
 from egovl.convert.unpickle import Checkpoint, CheckpointError, load_checkpoint
@@ -31,8 +31,10 @@ from egovl.models.configs import (
     VideoConfig,
     VideoTowerConfig,
 )
+from egovl.models.grounder.configs import GrounderConfig
 
-ModelConfig = DualEncoderConfig | ClassifierConfig
+TowerConfig = DualEncoderConfig | ClassifierConfig
+ModelConfig = TowerConfig | GrounderConfig
 State = Mapping[str, Tensor]
 
 ANY_NAME = r".*"
@@ -47,21 +49,26 @@ class Converted:
     report: LoadReport
 
 
-def convert_released(file: Path, origin: str, *, strict: bool = False) -> Converted:
+def convert_released(
+    file: Path, origin: str, *, strict: bool = False, averaged: bool = False
+) -> Converted:
     """Read a released file.
 
     Nothing is built: names and shapes are compared with a model on the meta device.
 
     Args:
         file: what was downloaded.
-        origin: ``lavila``, ``egovlp`` or ``clip``.
+        origin: ``lavila``, ``egovlp``, ``clip`` or ``groundnlq``.
         strict: refuse names that nothing knows, which otherwise are reported and left out.
+        averaged: the moving average that a file of GroundNLQ holds beside its weights.
 
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: it holds something else, lacks tensors or has them in other shapes.
     """
     checkpoint = load_checkpoint(file)
+    if averaged:
+        checkpoint = replace(checkpoint, state=groundnlq.averaged_state(checkpoint.extra))
     config, keys, tolerated = _READERS[origin](checkpoint)
     with torch.device("meta"):
         own = config.build().state_dict()
@@ -75,6 +82,8 @@ def convert_released(file: Path, origin: str, *, strict: bool = False) -> Conver
         raise CheckpointError(f"{file}: {error}") from error
     if "logit_scale" in report.missing and isinstance(config, DualEncoderConfig):
         weights["logit_scale"] = torch.tensor([math.log(1 / config.temperature_init)])
+    if isinstance(config, GrounderConfig):
+        weights[groundnlq.NORMALIZER] = groundnlq.initial_normalizer(config)
     return Converted(config, weights, report)
 
 
@@ -84,7 +93,7 @@ Reading = tuple[ModelConfig, KeyMap, Tolerated]
 def _read_lavila(checkpoint: Checkpoint) -> Reading:
     state = checkpoint.state
     if any(key.startswith("fc_cls.") for key in state):
-        config: ModelConfig = lavila.classifier_config(state)
+        config: TowerConfig = lavila.classifier_config(state)
     else:
         config = lavila.dual_encoder_config(state, checkpoint.args)
     return config, lavila.keys_of(config, state), lavila.tolerated_of(config, state)
@@ -100,7 +109,17 @@ def _read_clip(checkpoint: Checkpoint) -> Reading:
     return config, clip.FRAME_DUAL_ENCODER_KEYS, Tolerated(dropped=clip.RECORDS)
 
 
-_READERS = {"lavila": _read_lavila, "egovlp": _read_egovlp, "clip": _read_clip}
+def _read_groundnlq(checkpoint: Checkpoint) -> Reading:
+    config = groundnlq.grounder_config(checkpoint.state)
+    return config, groundnlq.GROUNDER_KEYS, groundnlq.TOLERATED
+
+
+_READERS = {
+    "lavila": _read_lavila,
+    "egovlp": _read_egovlp,
+    "clip": _read_clip,
+    "groundnlq": _read_groundnlq,
+}
 
 
 def publish(config: ModelConfig, weights: State, layout: str) -> dict[str, Any]:
@@ -109,15 +128,19 @@ def publish(config: ModelConfig, weights: State, layout: str) -> dict[str, Any]:
     Args:
         config: the model's.
         weights: under our names.
-        layout: ``lavila`` or ``egovlp``.
+        layout: ``lavila``, ``egovlp`` or ``groundnlq``.
 
     Raises:
         CheckpointError: that system has no such model.
     """
+    if isinstance(config, GrounderConfig) != (layout == "groundnlq"):
+        raise CheckpointError(f"{layout} has no model like a {type(config).__name__}")
+    if isinstance(config, GrounderConfig):
+        return groundnlq.publish(weights, None)
     return {"lavila": _publish_lavila, "egovlp": _publish_egovlp}[layout](config, dict(weights))
 
 
-def _publish_lavila(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+def _publish_lavila(config: TowerConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     pseudo = weights.pop("pseudo_logit_scale", None)
     state = lavila.keys_of(config, {}).publish(weights)
     content = {
@@ -131,7 +154,7 @@ def _publish_lavila(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str
     return content
 
 
-def _publish_egovlp(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+def _publish_egovlp(config: TowerConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     if not (
         isinstance(config, DualEncoderConfig)
         and isinstance(config.video, VideoTowerConfig)
@@ -153,7 +176,7 @@ def _wrapped(state: State) -> dict[str, Tensor]:
     return {f"module.{name}": tensor.detach().contiguous() for name, tensor in state.items()}
 
 
-def _lavila_args(config: ModelConfig) -> dict[str, Any]:
+def _lavila_args(config: TowerConfig) -> dict[str, Any]:
     """What LaViLa's evaluation reads beside the weights (its spec, 2.8)."""
     video = config.video
     args: dict[str, Any] = {
@@ -185,7 +208,7 @@ _TOWERS: Mapping[str, VideoConfig] = {
 _SIZES = ("image_size", "patch_size", "width", "depth", "heads")
 
 
-def _lavila_name(config: ModelConfig) -> str | None:
+def _lavila_name(config: TowerConfig) -> str | None:
     """LaViLa's factory of this model; None where it has none of these sizes."""
     video = config.video
     if isinstance(video, VideoTowerConfig) and not video.ln_pre:

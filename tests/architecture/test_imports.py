@@ -62,6 +62,9 @@ ARROWS = {
     "egovl.run": ("egovl",),
     "egovl.extract": ("egovl",),
     "egovl.query_tokens": ("egovl",),
+    "egovl.ground": ("egovl",),
+    "egovl.ground_page": ("egovl.data", "egovl.atomic"),
+    "egovl.ground_configs": (),
     "egovl.__main__": ("egovl",),
 }
 

@@ -93,7 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tables = _add_step(steps, "annotations", text, _ANNOTATIONS_EPILOG, make_annotations)
     _add_config(tables, "a recipe")
     text = "Ego4D's NLQ json and EgoClip's narrations as rows for grounding"
-    queries = _add_step(steps, "queries", text, queries_command.EPILOG, queries_command.make_queries)
+    queries = _add_step(
+        steps, "queries", text, queries_command.EPILOG, queries_command.make_queries
+    )
     queries_command.add_arguments(queries)
     text = "tag narrations with EgoVLP's noun and verb classes"
     tags = _add_step(steps, "noun_verb", text, _NOUN_VERB_EPILOG, make_noun_verb)
