@@ -19,7 +19,7 @@ def soft_nms_loop(
     sigma: float,
     min_score: float,
 ) -> tuple[list[int], list[float]]:
-    """All rounds of the published loop, in float32: swap the best to the front, walk over the rest."""
+    """All rounds of the published loop, in float32: the best to the front, then the rest."""
     start, end = [F(x) for x in spans[:, 0]], [F(x) for x in spans[:, 1]]
     area = [e - s + F(1e-6) for s, e in zip(start, end, strict=True)]
     score, place = [F(x) for x in scores], list(range(len(scores)))
