@@ -6,7 +6,6 @@ recalls query by query. Same weights, threads and types; equal answers are check
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 import torch

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from egovl.engine.average import WeightAverage
-from egovl.engine.checkpoint import CheckpointError, Checkpointer, TrainState, read_weights
+from egovl.engine.checkpoint import Checkpointer, CheckpointError, TrainState, read_weights
 from egovl.engine.configs import TrainerConfig
 from egovl.engine.folder import RunFolder
 
