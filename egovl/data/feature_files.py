@@ -223,7 +223,7 @@ def write_lmdb(folder: Path, records: Mapping[str, Mapping[str, np.ndarray]]) ->
         with environment.begin(write=True) as transaction:
             for name, arrays in records.items():
                 buffer = io.BytesIO()
-                np.savez_compressed(buffer, **arrays)
+                np.savez_compressed(buffer, **dict[str, Any](arrays))
                 transaction.put(name.encode(), buffer.getvalue())
     finally:
         environment.close()

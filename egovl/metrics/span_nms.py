@@ -57,7 +57,7 @@ def descending(scores: Floats, *, legacy_ties: bool = False) -> NDArray[np.intp]
             (parity: groundnlq ``nms``, whose scores tie on purpose).
     """
     if legacy_ties:
-        return torch.from_numpy(scores).sort(descending=True).indices.numpy()
+        return torch.tensor(scores).sort(descending=True).indices.numpy()
     return np.argsort(-scores, kind="stable")
 
 

@@ -83,12 +83,13 @@ def score_spans(
     if total < max(1, len(spans)):
         raise ValueError(f"{len(spans)} predictions for {total} queries: at least one, no more")
     iou = span_iou(spans, true[:, None])
-    exists: NDArray[np.bool_] = np.arange(spans.shape[1]) < there[:, None]
+    places: NDArray[np.int64] = np.arange(spans.shape[1])
+    exists: NDArray[np.bool_] = np.less(places, there[:, None])
     recall = np.zeros((len(thresholds), len(ranks)))
     for t, threshold in enumerate(thresholds):
-        hits = (iou > threshold) & exists  # a NaN is above nothing
+        hits: NDArray[np.bool_] = np.greater(iou, threshold) & exists  # a NaN is above nothing
         for k, rank in enumerate(ranks):
-            recall[t, k] = np.count_nonzero(hits[:, :rank].any(axis=1)) / total
+            recall[t, k] = float(np.any(hits[:, :rank], axis=1).sum()) / total
     first = np.where(there > 0, iou[:, 0], 0.0) if spans.shape[1] else np.zeros(len(spans))
     return SpanScores(recall, float(first.sum() / total), first)
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,9 +102,9 @@ class QueryBatch(Batch):
         return self._changed(lambda name, x: change(x))
 
     def _changed(self, change: Callable[[str, Tensor], Tensor]) -> QueryBatch:
-        parts = {name: getattr(self, name) for name in (f.name for f in fields(self))}
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         labels = {name: change(name, label) for name, label in parts.pop("labels").items()}
-        tensors = {n: None if x is None else change(n, x) for n, x in parts.items()}
+        tensors: dict[str, Any] = {n: None if x is None else change(n, x) for n, x in parts.items()}
         return QueryBatch(labels=labels, **tensors)
 
 

@@ -5,8 +5,9 @@ The encoder is the one inside PyAV's wheel; no system package is needed.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -111,23 +113,24 @@ def chain_videos(path: Path, stretches: Sequence[Stretch], fps: int) -> tuple[in
     """
     beside = path.with_name(f".{path.stem}.part{path.suffix}")
     count = 0
-    height = width = 0
-    with av.open(str(beside), "w", format="mp4") as out:
-        target = None
+    with av.open(str(stretches[0].file)) as first, av.open(str(beside), "w", format="mp4") as out:
+        template = first.streams.video[0]
+        height, width = template.height, template.width
+        target = out.add_stream_from_template(template)
         for stretch in stretches:
-            with av.open(str(stretch.file)) as source:
-                stream = source.streams.video[0]
-                if target is None:
-                    target = out.add_stream_from_template(stream)
-                    height, width = stream.height, stream.width
-                for number, packet in enumerate(p for p in source.demux(stream) if p.size):
-                    if not stretch.first <= number < stretch.end:
-                        continue
-                    packet.stream = target
-                    packet.time_base = Fraction(1, fps)
-                    packet.pts = packet.dts = count
-                    packet.duration = 1
-                    out.mux(packet)
-                    count += 1
+            for packet in _packets(stretch):
+                packet.stream = target
+                packet.time_base = Fraction(1, fps)
+                packet.pts = packet.dts = count
+                packet.duration = 1
+                out.mux(packet)
+                count += 1
     beside.replace(path)
     return height, width
+
+
+def _packets(stretch: Stretch) -> Iterator[Packet]:
+    """One packet a frame, in order."""
+    with av.open(str(stretch.file)) as source:
+        whole = (packet for packet in source.demux(source.streams.video[0]) if packet.size)
+        yield from itertools.islice(whole, stretch.first, stretch.end)
