@@ -93,6 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="a video of your own, instead of the recipe's; may be given again",
     )
     extract.set_defaults(call=_extract)
+    from egovl.ground_configs import add_arguments as add_ground_arguments
+
+    text = "spans of a video that answer a question, and a page that shows them"
+    ground = commands.add_parser("ground", help=text, description=text)
+    add_ground_arguments(ground)
+    ground.set_defaults(call=_ground)
     from egovl.data.prepare.command import add_arguments
 
     prepare = commands.add_parser("prepare", help="make data: videos, annotations, tags")
@@ -166,7 +172,7 @@ def _extract(args: argparse.Namespace) -> int:
     stop = StopRequest().install()
     from egovl.config import ConfigError
     from egovl.recipe import load_recipe
-    from egovl.work import run_work
+    from egovl.work import Done, run_work
 
     words = list(args.overrides)
     if args.video:
@@ -174,15 +180,18 @@ def _extract(args: argparse.Namespace) -> int:
         words += [f"features.dataset.files=[{listed}]", "features.dataset.manifest=null"]
     try:
         recipe = load_recipe(args.config, words)
-        if recipe.features is None:
-            raise ConfigError(f"{args.config} has no features: section")
+        if recipe.features is None and recipe.tokens is None:
+            raise ConfigError(f"{args.config} has no features: or tokens: section")
     except ConfigError as error:
         return _refuse(error)
 
     def work() -> Done:
         from egovl.extract import extract  # torch comes after the recipe is known to be right
+        from egovl.query_tokens import extract_tokens
 
-        return extract(recipe, stop.requested)
+        if recipe.tokens is not None:
+            extract_tokens(recipe)
+        return extract(recipe, stop.requested) if recipe.features is not None else Done(True)
 
     return run_work(work)
 
@@ -195,6 +204,15 @@ def _narrate(args: argparse.Namespace) -> int:
     from egovl.narration.command import main as narrate_video
 
     return narrate_video(args)
+
+
+def _ground(args: argparse.Namespace) -> int:
+    from egovl.ground_configs import request_of
+
+    request = request_of(args)
+    from egovl.ground import main as ground  # torch comes after the words are known to be right
+
+    return ground(request)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ import yaml
 
 from egovl import config as configuration
 from egovl.data.configs import TOKENIZERS, LoaderConfig
+from egovl.data.datasets.nlq_configs import QueryTokensConfig
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.narration.configs import JOBS
 from egovl.tables import DATASETS, MODELS, TASKS
@@ -154,15 +155,18 @@ class Recipe:
     evaluate: dict[str, StageConfig] = field(default_factory=dict)
     features: ExtractConfig | None = None
     write: WriteConfig | None = None
+    tokens: QueryTokensConfig | None = None
     init: InitConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=1))
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.train or self.evaluate or self.features or self.write):
+        sections = (self.train, self.evaluate, self.features, self.write, self.tokens)
+        if not any(sections):
             raise ValueError(
-                "neither train:, evaluate:, features: nor write: is there; one of them is needed"
+                "neither train:, evaluate:, features:, write: nor tokens: is there; a recipe needs "
+                "one of them"
             )
 
     def only(self, evaluation: str | None) -> Recipe:

@@ -147,6 +147,29 @@ LINES = {
     "hiervl-4": Line(
         "parent step on stored clips; memory of 64 clips with gradient checkpointing",
         ("-m pytest tests/bench/test_bench_hierarchical.py --benchmark-only -q -s",),
+        10,
+    ),
+    "groundnlq-1": Line(
+        "parity on every family of GroundNLQ",
+        (f"{PYTEST} tests/parity/test_groundnlq.py",),
+        1,
+    ),
+    "groundnlq-2": Line(
+        "three seeds: R@1 IoU 0.5 three times the best fixed window, narrations first is better",
+        ("-m tests.integration.grounding",),
+        60,
+    ),
+    "groundnlq-3": Line(
+        "inference in buckets, suppression and evaluation, against the straightforward way",
+        ("-m pytest tests/bench/test_bench_grounding.py --benchmark-only -q -s",),
+        3,
+    ),
+    "groundnlq-4": Line(
+        "bad input is named and the rest goes on",
+        (
+            f"{PYTEST} tests/egovl/data/test_feature_files.py "
+            "tests/egovl/data/datasets/test_nlq.py tests/egovl/tasks/test_grounding.py",
+        ),
         2,
     ),
 }

@@ -17,6 +17,7 @@ origins:
   egovlp   EgoVLP's released dual encoders
   hiervl   HierVL's released encoders; what its aggregator never uses is reported as dropped
   clip     OpenAI's CLIP with a vision transformer
+  groundnlq  GroundNLQ's grounding models, base and star (raw weights; --ema for their average)
   egovl    a file that `export` or `convert` wrote
 
 The file is read without running anything it contains. Sizes are read off the tensors; names that
@@ -30,7 +31,13 @@ examples:
 
 SHOWN = 20
 _TORCH = (".pth", ".pt")
-_SUFFIXES = {"egovl": (".safetensors",), "lavila": _TORCH, "egovlp": _TORCH, "hiervl": _TORCH}
+_SUFFIXES = {
+    "egovl": (".safetensors",),
+    "lavila": _TORCH,
+    "egovlp": _TORCH,
+    "hiervl": _TORCH,
+    "groundnlq": (".tar", *_TORCH),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--origin",
         required=True,
-        choices=("lavila", "egovlp", "hiervl", "clip", "egovl"),
+        choices=("lavila", "egovlp", "hiervl", "groundnlq", "clip", "egovl"),
         help="who wrote IN",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
@@ -52,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="layout of FILE: ours, one safetensors file (default), or a published one",
     )
     parser.add_argument("--half", action="store_true", help="store float16, half the size")
+    parser.add_argument("--ema", action="store_true", help="the file's moving average of weights")
     parser.add_argument("--strict", action="store_true", help="refuse names that nothing knows")
     parser.set_defaults(call=main)
 
@@ -82,7 +90,7 @@ def _read(args: argparse.Namespace) -> Converted:
     from egovl.convert.released import convert_released
 
     if args.origin != "egovl":
-        return convert_released(args.file, args.origin, strict=args.strict)
+        return convert_released(args.file, args.origin, strict=args.strict, averaged=args.ema)
     from egovl.convert.own import read_weights_file
     from egovl.recipe import model_config
 

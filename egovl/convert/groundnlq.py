@@ -145,7 +145,7 @@ def grounder_config(state: Mapping[str, Tensor]) -> GrounderConfig:
     if first is None:
         raise CheckpointError("not a GroundNLQ model: it has no backbone.vid_embd.0.conv.weight")
     released = GrounderConfig()
-    crossed = {i for i in _numbers(state, r"backbone\.branch\.(\d+)\.cross_attn\.key\.bias")}
+    crossed = _numbers(state, r"backbone\.branch\.(\d+)\.cross_attn\.key\.bias")
     blocks = _count(state, r"backbone\.branch\.(\d+)\.attn\.key\.bias")
     layers = Layers(
         embed=_count(state, r"backbone\.vid_embd\.(\d+)\.conv\.weight"),

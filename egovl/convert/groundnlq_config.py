@@ -1,4 +1,4 @@
-"""GroundNLQ's configuration files: its default tree, how a file is merged over it, and ours from it.
+"""GroundNLQ's configuration files: the default tree, how a file is merged over it, ours from it.
 
 The published code copies missing keys from the defaults, then the sizes of the data into the model
 (GroundNLQ spec 7.2).

@@ -103,11 +103,13 @@ GROUNDER_LOADERS: Mapping[str, Callable[[Grounder, State, bool], LoadReport]] = 
 
 # a name that no other system's files have
 _MARKS = {
-    "egovlp": "video_model.cls_token",
-    "egovl": "video.pos_embed",
-    "lavila": "visual.blocks.0.attn.qkv.weight",
-    "clip": "visual.conv1.weight",
-    "timm": "blocks.0.attn.qkv.weight",
+    "video_model.cls_token": "egovlp",
+    "video.pos_embed": "egovl",
+    "video_embed.convs.0.weight": "egovl",
+    "visual.blocks.0.attn.qkv.weight": "lavila",
+    "visual.conv1.weight": "clip",
+    "blocks.0.attn.qkv.weight": "timm",
+    "backbone.vid_embd.0.conv.weight": "groundnlq",
 }
 
 
@@ -117,12 +119,12 @@ def find_origin(state: State) -> str:
     Raises:
         CheckpointError: nobody whose files are known.
     """
-    for origin, mark in _MARKS.items():
+    for mark, origin in _MARKS.items():
         if mark in state:
             return origin
     raise CheckpointError(
         f"nobody knows who wrote it (it has {', '.join(sorted(state)[:4])}); "
-        f"name its origin: init.origin={'|'.join(ORIGINS)}"
+        f"name its origin: init.origin={'|'.join({**ORIGINS, **GROUNDER_LOADERS})}"
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from egovl.convert import clip, egovlp, hiervl, lavila, narrator
+from egovl.convert import clip, egovlp, groundnlq, hiervl, lavila, narrator
 from egovl.convert.keys import KeyMap
 from egovl.convert.load import LoadReport, Tolerated, match_published
 from egovl.convert.unpickle import Checkpoint, CheckpointError, load_checkpoint
@@ -32,10 +32,11 @@ from egovl.models.configs import (
     VideoTowerConfig,
 )
 from egovl.models.decoder_configs import NarratorConfig
+from egovl.models.grounder.configs import GrounderConfig
 from egovl.models.hierarchy_configs import AverageConfig, HierarchicalEncoderConfig
 
-ModelConfig = DualEncoderConfig | ClassifierConfig | HierarchicalEncoderConfig | NarratorConfig
 TwoTowers = DualEncoderConfig | ClassifierConfig
+ModelConfig = TwoTowers | HierarchicalEncoderConfig | NarratorConfig | GrounderConfig
 State = Mapping[str, Tensor]
 
 ANY_NAME = r".*"
@@ -50,21 +51,26 @@ class Converted:
     report: LoadReport
 
 
-def convert_released(file: Path, origin: str, *, strict: bool = False) -> Converted:
+def convert_released(
+    file: Path, origin: str, *, strict: bool = False, averaged: bool = False
+) -> Converted:
     """Read a released file.
 
     Nothing is built: names and shapes are compared with a model on the meta device.
 
     Args:
         file: what was downloaded.
-        origin: ``lavila``, ``egovlp``, ``hiervl`` or ``clip``.
+        origin: ``lavila``, ``egovlp``, ``hiervl``, ``groundnlq`` or ``clip``.
         strict: refuse names that nothing knows, which otherwise are reported and left out.
+        averaged: the moving average that a file of GroundNLQ holds beside its weights.
 
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: it holds something else, lacks tensors or has them in other shapes.
     """
     checkpoint = load_checkpoint(file)
+    if averaged:
+        checkpoint = replace(checkpoint, state=groundnlq.averaged_state(checkpoint.extra))
     config, keys, tolerated = _READERS[origin](checkpoint)
     with torch.device("meta"):
         own = config.build().state_dict()
@@ -79,6 +85,8 @@ def convert_released(file: Path, origin: str, *, strict: bool = False) -> Conver
     encoder = config.encoder if isinstance(config, HierarchicalEncoderConfig) else config
     if "logit_scale" in report.missing and isinstance(encoder, DualEncoderConfig):
         weights["logit_scale"] = torch.tensor([math.log(1 / encoder.temperature_init)])
+    if isinstance(config, GrounderConfig):
+        weights[groundnlq.NORMALIZER] = groundnlq.initial_normalizer(config)
     return Converted(config, weights, report)
 
 
@@ -91,7 +99,7 @@ def _read_lavila(checkpoint: Checkpoint) -> Reading:
         found = narrator.narrator_config(state)
         return found, narrator.keys_of(found), narrator.tolerated_of(found)
     if any(key.startswith("fc_cls.") for key in state):
-        config: DualEncoderConfig | ClassifierConfig = lavila.classifier_config(state)
+        config: TwoTowers = lavila.classifier_config(state)
     else:
         config = lavila.dual_encoder_config(state, checkpoint.args)
     return config, lavila.keys_of(config, state), lavila.tolerated_of(config, state)
@@ -114,11 +122,17 @@ def _read_clip(checkpoint: Checkpoint) -> Reading:
     return config, clip.FRAME_DUAL_ENCODER_KEYS, Tolerated(dropped=clip.RECORDS)
 
 
+def _read_groundnlq(checkpoint: Checkpoint) -> Reading:
+    config = groundnlq.grounder_config(checkpoint.state)
+    return config, groundnlq.GROUNDER_KEYS, groundnlq.TOLERATED
+
+
 _READERS = {
     "lavila": _read_lavila,
     "egovlp": _read_egovlp,
     "hiervl": _read_hiervl,
     "clip": _read_clip,
+    "groundnlq": _read_groundnlq,
 }
 
 
@@ -128,11 +142,15 @@ def publish(config: ModelConfig, weights: State, layout: str) -> dict[str, Any]:
     Args:
         config: the model's.
         weights: under our names.
-        layout: ``lavila``, ``egovlp`` or ``hiervl``.
+        layout: ``lavila``, ``egovlp``, ``hiervl`` or ``groundnlq``.
 
     Raises:
         CheckpointError: that system has no such model.
     """
+    if isinstance(config, GrounderConfig) != (layout == "groundnlq"):
+        raise CheckpointError(f"{layout} has no model like a {type(config).__name__}")
+    if isinstance(config, GrounderConfig):
+        return groundnlq.publish(weights, None)
     if layout == "hiervl":
         return _publish_hiervl(config, weights)
     if isinstance(config, HierarchicalEncoderConfig):

@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,6 @@ class LmdbFeatures:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.facts = _facts_of(path)
-        self._environment: Any = None
-        self._process = -1
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_environment": None, "_process": -1}
 
     def names(self) -> Sequence[str]:
         """Names of the videos, sorted as bytes; those of a truncated store as far as it goes."""
@@ -157,10 +153,32 @@ class LmdbFeatures:
         return _matrix(array, self.facts, where)
 
     def _open(self) -> Any:
-        """The environment of this process; one that came along with a fork is not used."""
-        if self._process != os.getpid():
-            self._environment, self._process = _open_lmdb(self.path), os.getpid()
-        return self._environment
+        return _environment_of(self.path.resolve())
+
+
+@dataclass(frozen=True)
+class _Opened:
+    environment: Any
+    process: int
+    state: tuple[int, int, int]
+
+
+_OPENED: dict[Path, _Opened] = {}
+"""A process may open a store once only, however many datasets read it."""
+
+
+def _environment_of(folder: Path) -> Any:
+    """The environment of this process; one that came along with a fork is not used."""
+    found, stat = _OPENED.get(folder), (folder / "data.mdb").stat()
+    state = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if found is not None:
+        if found.process == os.getpid() and found.state == state:
+            return found.environment
+        found.environment.close()  # read-only and without locks: its parent's stays open
+    _OPENED.pop(folder, None)
+    environment = _open_lmdb(folder)
+    _OPENED[folder] = _Opened(environment, os.getpid(), state)
+    return environment
 
 
 def _open_lmdb(folder: Path) -> Any:
@@ -205,7 +223,7 @@ def write_lmdb(folder: Path, records: Mapping[str, Mapping[str, np.ndarray]]) ->
         with environment.begin(write=True) as transaction:
             for name, arrays in records.items():
                 buffer = io.BytesIO()
-                np.savez_compressed(buffer, **arrays)
+                np.savez_compressed(buffer, **dict[str, Any](arrays))
                 transaction.put(name.encode(), buffer.getvalue())
     finally:
         environment.close()

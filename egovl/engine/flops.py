@@ -35,10 +35,17 @@ class _Flat(nn.Module):
         self.model = model
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        output = self.model(*inputs)
-        fields = getattr(output, "__slots__", None) or getattr(output, "__dict__", {})
-        values = [getattr(output, name) for name in fields] or [output]
-        return tuple(value for value in values if isinstance(value, Tensor))
+        return tuple(_tensors(self.model(*inputs)))
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """Every tensor in an output: in lists, and in the fields of objects."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in _tensors(part)]
+    fields = getattr(output, "__slots__", None) or getattr(output, "__dict__", {})
+    return [value for name in fields if isinstance(value := getattr(output, name), Tensor)]
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> float:

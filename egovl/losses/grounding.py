@@ -124,7 +124,7 @@ def distance_iou_loss(offsets: Tensor, targets: Tensor) -> Tensor:
 
 
 def iou_loss(offsets: Tensor, targets: Tensor) -> Tensor:
-    """1 - IoU of spans that share a point, which is GIoU there; arguments as `distance_iou_loss`."""
+    """1 - IoU of spans that share a point, and so 1 - GIoU; arguments as `distance_iou_loss`."""
     return _iou_loss(offsets.float(), targets.float())[0]
 
 

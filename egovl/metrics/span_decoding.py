@@ -68,7 +68,7 @@ def suppress(found: ScoredSpans, config: SpanDecodingConfig) -> ScoredSpans:
     if config.nms == "none":
         return found.best(config.max_spans, legacy_ties=config.legacy_ties)
     if config.per_class:
-        parts = []
+        parts: list[ScoredSpans] = []
         for label in np.unique(found.labels):
             own = found.take(np.flatnonzero(found.labels == label))
             parts.append(_suppressed(own, config))

@@ -52,7 +52,7 @@ def join_first_spans(first: Sequence[Sequence[float]]) -> list[Row]:
             clusters[-1].append(by_center[center])
         else:
             clusters.append([by_center[center]])
-    joined = []
+    joined: list[Row] = []
     for rows in clusters:
         best, middle = max(rows, key=lambda row: row[2]), _middle(rows)
         mean = [(a + b) / 2 for a, b in zip(middle[:3], best[:3], strict=True)]

@@ -57,7 +57,7 @@ def descending(scores: Floats, *, legacy_ties: bool = False) -> NDArray[np.intp]
             (parity: groundnlq ``nms``, whose scores tie on purpose).
     """
     if legacy_ties:
-        return torch.from_numpy(scores).sort(descending=True).indices.numpy()
+        return torch.tensor(scores).sort(descending=True).indices.numpy()
     return np.argsort(-scores, kind="stable")
 
 
@@ -181,7 +181,7 @@ class _Table:
 
 
 def vote(kept: Floats, spans: Floats, scores: Floats, iou_threshold: float) -> Floats:
-    """Kept spans as the mean of all that overlap them by the threshold, weighted by score times IoU.
+    """Kept spans as the mean of all that overlap them enough, weighted by score times IoU.
 
     A span that nothing overlaps (one of no length does not even overlap itself) stays as it is,
     where the published code gives NaN.

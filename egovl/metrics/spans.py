@@ -71,7 +71,9 @@ def score_spans(
     Raises:
         ValueError: shapes that do not fit, or no query.
     """
-    spans, there, true = (to_numpy(x).astype(np.float64) for x in (predicted, counts, truth))
+    spans: Floats = to_numpy(predicted).astype(np.float64)
+    there: NDArray[np.int64] = to_numpy(counts).astype(np.int64)
+    true: Floats = to_numpy(truth).astype(np.float64)
     if spans.ndim != 3 or true.shape != (len(spans), 2) or there.shape != (len(spans),):
         raise ValueError(
             f"spans {spans.shape}, counts {there.shape}, truth {true.shape}: need [Q, N, 2], [Q] "
@@ -81,18 +83,15 @@ def score_spans(
     if total < max(1, len(spans)):
         raise ValueError(f"{len(spans)} predictions for {total} queries: at least one, no more")
     iou = span_iou(spans, true[:, None])
-    exists = np.arange(spans.shape[1]) < there[:, None]
-    # a NaN is above nothing
-    hits = (iou[:, :, None] > np.asarray(thresholds)) & exists[:, :, None]
-    recall = np.array(
-        [[hits[:, :rank, t].any(axis=1).sum() / total for rank in ranks] for t in _places(hits)]
-    )
+    places: NDArray[np.int64] = np.arange(spans.shape[1])
+    exists: NDArray[np.bool_] = np.less(places, there[:, None])
+    recall = np.zeros((len(thresholds), len(ranks)))
+    for t, threshold in enumerate(thresholds):
+        hits: NDArray[np.bool_] = np.greater(iou, threshold) & exists  # a NaN is above nothing
+        for k, rank in enumerate(ranks):
+            recall[t, k] = float(np.any(hits[:, :rank], axis=1).sum()) / total
     first = np.where(there > 0, iou[:, 0], 0.0) if spans.shape[1] else np.zeros(len(spans))
     return SpanScores(recall, float(first.sum() / total), first)
-
-
-def _places(hits: NDArray[np.bool_]) -> range:
-    return range(hits.shape[2])
 
 
 def span_metrics(

@@ -175,7 +175,8 @@ def answer_queries(
     }
     moved = [
         PointScores(
-            *(x.float().cpu() for x in (level.logits, level.offsets)),
+            level.logits.float().cpu(),
+            level.offsets.float().cpu(),
             level.mask.cpu(),
             level.points.cpu(),
         )

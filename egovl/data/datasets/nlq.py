@@ -102,7 +102,7 @@ class QueryBatch(Batch):
         return self._changed(lambda name, x: change(x))
 
     def _changed(self, change: Callable[[str, Tensor], Tensor]) -> QueryBatch:
-        parts = {name: getattr(self, name) for name in (f.name for f in fields(self))}
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         labels = {name: change(name, label) for name, label in parts.pop("labels").items()}
         tensors: dict[str, Any] = {n: None if x is None else change(n, x) for n, x in parts.items()}
         return QueryBatch(labels=labels, **tensors)

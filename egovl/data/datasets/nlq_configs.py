@@ -60,3 +60,26 @@ class NLQConfig:
         from egovl.data.datasets.nlq import NLQ
 
         return NLQ(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryTokensConfig:
+    """Token features of queries by a dual encoder's text tower, into a store, as GroundNLQ's."""
+
+    annotations: tuple[Path, ...]
+    """As a query dataset's."""
+    out: Path
+    """Folder of the store: facts.json, and <query_id>.npy for each."""
+    canonical: bool = True
+    """Bring questions to the published form first: trimmed, lower case, one question mark."""
+    legacy_zero: bool = False
+    """Each `!` shortens a text by a row, as in the published stores."""
+    shard: int = 0
+    shards: int = 1
+    """This process takes part `shard` of `shards` of the queries."""
+
+    def __post_init__(self) -> None:
+        if not self.annotations:
+            raise ValueError("annotations is empty; name at least one file")
+        if not 0 <= self.shard < self.shards:
+            raise ValueError(f"shard is {self.shard}; it must be in 0 .. {self.shards - 1}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from egovl.config import ConfigError, build, dump, find_context, load_tree
+from egovl.data.prepare import queries_command
 from egovl.data.prepare.configs import SyntheticConfig, VideosConfig
 
 EXIT_USAGE = 2
@@ -96,6 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "convert a recipe's annotation files to Arrow before its first run"
     tables = _add_step(steps, "annotations", text, _ANNOTATIONS_EPILOG, make_annotations)
     _add_config(tables, "a recipe")
+    text = "Ego4D's NLQ json and EgoClip's narrations as rows for grounding"
+    queries = _add_step(
+        steps, "queries", text, queries_command.EPILOG, queries_command.make_queries
+    )
+    queries_command.add_arguments(queries)
     text = "tag narrations with EgoVLP's noun and verb classes"
     tags = _add_step(steps, "noun_verb", text, _NOUN_VERB_EPILOG, make_noun_verb)
     for flag, what in (
@@ -141,6 +147,14 @@ def _add_synthetic(steps: argparse._SubParsersAction) -> None:
         )
     synthetic.add_argument(
         "--workers", type=int, metavar="N", help="processes that render (default: one a core)"
+    )
+    synthetic.add_argument(
+        "--with",
+        dest="parts",
+        action="append",
+        choices=("queries",),
+        default=[],
+        help="more to make of a corpus, new or there: queries: clips of minutes and questions",
     )
 
 
@@ -210,6 +224,11 @@ def make_synthetic(args: argparse.Namespace) -> int:
         if args.check:
             return 0
         report = render_corpus(config, args.out, workers=args.workers or os.cpu_count() or 1)
+        if "queries" in args.parts:
+            from egovl.data.prepare.synthetic_plan import plan_videos
+            from egovl.data.prepare.synthetic_queries import write_queries
+
+            print(f"{write_queries(plan_videos(config), args.out, config.seed)}: clips, questions")
     except (CorpusError, ValueError) as error:
         return _refuse(error)
     counts = (

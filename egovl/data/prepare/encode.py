@@ -5,14 +5,17 @@ The encoder is the one inside PyAV's wheel; no system package is needed.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -92,3 +95,42 @@ def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
         encoder.add(av.VideoFrame.from_ndarray(image, format="rgb24"))
     encoder.close()
     return encoder.count
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames ``first .. end - 1`` of a file that `encode_video` wrote; ``first`` is a keyframe."""
+
+    file: Path
+    first: int
+    end: int
+
+
+def chain_videos(path: Path, stretches: Sequence[Stretch], fps: int) -> tuple[int, int]:
+    """Put stretches of files one after the other without decoding them; returns height and width.
+
+    All files must have been encoded alike, without B-frames.
+    """
+    beside = path.with_name(f".{path.stem}.part{path.suffix}")
+    count = 0
+    with av.open(str(stretches[0].file)) as first, av.open(str(beside), "w", format="mp4") as out:
+        template = first.streams.video[0]
+        height, width = template.height, template.width
+        target = out.add_stream_from_template(template)
+        for stretch in stretches:
+            for packet in _packets(stretch):
+                packet.stream = target
+                packet.time_base = Fraction(1, fps)
+                packet.pts = packet.dts = count
+                packet.duration = 1
+                out.mux(packet)
+                count += 1
+    beside.replace(path)
+    return height, width
+
+
+def _packets(stretch: Stretch) -> Iterator[Packet]:
+    """One packet a frame, in order."""
+    with av.open(str(stretch.file)) as source:
+        whole = (packet for packet in source.demux(source.streams.video[0]) if packet.size)
+        yield from itertools.islice(whole, stretch.first, stretch.end)

@@ -1,4 +1,4 @@
-"""Attention of the grounding model: among places in time behind depthwise convolutions, and to text.
+"""Attention of the grounding model: in time behind depthwise convolutions, and to a text.
 
 Letters: B batch, T places in time, L tokens of a text, C width, H heads.
 """

@@ -53,8 +53,9 @@ class TimeConv(nn.Conv1d):
         elif groups == self.in_channels == self.out_channels:
             out = self._shifted_sum(x_BTC, stride)
         else:
-            weights = self.weight, None, stride, self.padding, 1, groups
-            out = F.conv1d(x_BTC.transpose(1, 2), *weights).transpose(1, 2)
+            padding = self.kernel_size[0] // 2
+            x_BCT = x_BTC.transpose(1, 2)
+            out = F.conv1d(x_BCT, self.weight, None, stride, padding, 1, groups).transpose(1, 2)
         if self.bias is not None:
             out = out + self.bias
         return out * mask_BT[:, ::stride, None].to(out.dtype)

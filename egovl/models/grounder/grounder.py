@@ -8,6 +8,7 @@ L tokens of a text, K classes.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +158,7 @@ class Grounder(nn.Module):
         scores = []
         for level, (x, mask) in enumerate(levels):
             # what decides about boundaries is computed in float32, whatever the rest is
-            with torch.autocast(x.device.type, enabled=False):
+            with _in_float32(x.device):
                 logits = self.heads["classification"](x.float(), mask)
                 offsets = self.heads["regression"](x.float(), mask, level)
             scores.append(PointScores(logits, offsets, mask, points[level]))
@@ -214,6 +215,12 @@ class Grounder(nn.Module):
         for block in self.text_stem:
             x, _ = block(x, mask_BL, leaks_padding=leaks)
         return x, mask_BL
+
+
+def _in_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    if device.type == "meta":  # which knows no autocast
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def sinusoid_table(length: int, width: int) -> Tensor:

@@ -34,11 +34,15 @@ class _Trunk(nn.Module):
             for _ in widths[:-1]
         )
         self.out = TimeConv(widths[-1], out_width, kernel)
+        self.leaks_padding = config.legacy_video_padding
 
     def _read(self, x_BTC: Tensor, mask_BT: Tensor) -> Tensor:
         for conv, norm in zip(self.trunk, self.norms, strict=True):
-            x_BTC = F.relu(norm(conv(x_BTC, mask_BT)))
-        return self.out(x_BTC, mask_BT)
+            x_BTC = F.relu(norm(conv(self._seen(x_BTC, mask_BT), mask_BT)))
+        return self.out(self._seen(x_BTC, mask_BT), mask_BT)
+
+    def _seen(self, x_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+        return x_BTC if self.leaks_padding else x_BTC * mask_BT[..., None].to(x_BTC.dtype)
 
 
 class ClassificationHead(_Trunk):

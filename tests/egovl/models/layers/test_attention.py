@@ -5,7 +5,12 @@ import torch
 from torch import Tensor
 
 from egovl.models.configs import AttentionAxis
-from egovl.models.layers.attention import ClipShape, SelfAttention, divided_attention
+from egovl.models.layers.attention import (
+    ClipShape,
+    SelfAttention,
+    divided_attention,
+    local_attention,
+)
 
 
 def attention_by_mask(qkv: Tensor, shape: ClipShape, axis: AttentionAxis) -> Tensor:
@@ -40,3 +45,22 @@ def test_attention_from_one_token_is_that_row_of_the_whole_attention() -> None:
     visible = torch.tensor([[True, True, True, False, False]]).expand(3, -1)
     one = attention.forward_at(x, x[:, 2:3], visible)
     torch.testing.assert_close(one[:, 0], whole[:, 2])
+
+
+@pytest.mark.parametrize("length", [1, 7, 32, 33, 100])
+@pytest.mark.parametrize("window", [3, 9])
+def test_local_attention_is_attention_under_a_band(length: int, window: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = torch.randn(3, 2, 4, length, 6, generator=generator).unbind(0)
+    visible = torch.arange(length) < torch.tensor([[length], [max(1, length // 2)]])
+    bias = torch.randn(4, window, generator=generator)
+    place = torch.arange(length)
+    offset = place - place[:, None] + window // 2
+    band = (offset >= 0) & (offset < window)
+    scores = bias[:, offset.clamp(0, window - 1)].masked_fill(~band, float("-inf"))
+    scores = scores.masked_fill(~visible[:, None, None], float("-inf"))
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=scores)
+    local = local_attention(q, k, v, window, visible, bias)
+    rows = visible[:, None, :, None].expand_as(whole)
+    torch.testing.assert_close(local[rows], whole[rows], atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(local).all()
