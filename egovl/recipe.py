@@ -43,7 +43,7 @@ class StageConfig:
 class InitConfig:
     """Weights to start from."""
 
-    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp"]
+    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "egoinstructor"]
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
     file: Path
     text: Path | None = None

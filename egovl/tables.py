@@ -18,7 +18,14 @@ from egovl.data.datasets.configs import (
     PNRConfig,
     WebVidConfig,
 )
+from egovl.data.datasets.view_configs import (
+    CaptionPromptsConfig,
+    ViewPairsConfig,
+    ViewSetConfig,
+)
+from egovl.models.captioner.configs import CaptionerConfig
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
+from egovl.models.view_configs import ViewRetrieverConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
@@ -27,6 +34,7 @@ from egovl.tasks.configs import (
     RetrievalConfig,
     ZeroShotConfig,
 )
+from egovl.tasks.view_configs import CaptioningConfig, ViewRetrievalConfig
 
 TASKS = {
     "contrastive": ContrastiveConfig,
@@ -35,11 +43,15 @@ TASKS = {
     "zero_shot": ZeroShotConfig,
     "classification": ClassificationConfig,
     "keyframe": KeyframeConfig,
+    "view_retrieval": ViewRetrievalConfig,
+    "captioning": CaptioningConfig,
 }
 
 MODELS = {
     "classifier": ClassifierConfig,
     "dual_encoder": DualEncoderConfig,
+    "view_retriever": ViewRetrieverConfig,
+    "captioner": CaptionerConfig,
 }
 
 DATASETS = {
@@ -54,4 +66,7 @@ DATASETS = {
     "egtea": EGTEAConfig,
     "oscc": OSCCConfig,
     "pnr": PNRConfig,
+    "view_pairs": ViewPairsConfig,
+    "view_set": ViewSetConfig,
+    "caption_prompts": CaptionPromptsConfig,
 }

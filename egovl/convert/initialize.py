@@ -10,13 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from egovl.convert import clip, egovlp, lavila, own
+from egovl.convert import clip, egoinstructor, egoinstructor_captioner, egovlp, lavila, own
 from egovl.convert.load import LoadReport
 from egovl.convert.space_time import InflateMode, with_frames, with_patches
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
 from egovl.models.classifier import Classifier
+from egovl.models.captioner.captioner import Captioner
 from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.retriever import ViewRetriever
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,17 @@ ORIGINS: Mapping[str, Origin] = {
 }
 
 
+RETRIEVER_LOADERS: Mapping[str, Loader] = {
+    "egoinstructor": egoinstructor.load_retriever,
+    "clip": egoinstructor.load_clip_text,
+    "egovl": own.load_same,
+}
+CAPTIONER_LOADERS: Mapping[str, Loader] = {
+    "egoinstructor": egoinstructor_captioner.load_captioner,
+    "egovl": own.load_same,
+}
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """How tables of positions are brought to the model's sizes."""
@@ -113,6 +126,11 @@ def load_weights(
     Raises:
         CheckpointError: they are another model's, or of other sizes.
     """
+    for kind, loaders in ((ViewRetriever, RETRIEVER_LOADERS), (Captioner, CAPTIONER_LOADERS)):
+        if isinstance(model, kind) and origin in loaders:
+            return loaders[origin](model, state)
+    if origin not in ORIGINS:
+        raise CheckpointError(f"{origin} weights cannot fill a {type(model).__name__}")
     known = ORIGINS[origin]
     if isinstance(model, Classifier):
         return known.classifier(model, _adapted(model, known, state, adaptation))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from egovl.convert.heads import OWN_HEADS
 from egovl.convert.keys import KeyMap, Rename
@@ -34,6 +34,11 @@ def load_classifier(model: Classifier, state: Mapping[str, Tensor]) -> LoadRepor
     others = {key for key in state if key.startswith("heads.")} - set(model.state_dict())
     dropped = (*_NOT_VIDEO, *(key.replace(".", r"\.") for key in others))
     return load_published(model, state, SAME_NAMES, Tolerated((OWN_HEADS,), dropped))
+
+
+def load_same(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill a model from one of its own kind, strictly."""
+    return load_published(model, state, SAME_NAMES)
 
 
 def read_weights_file(file: Path) -> tuple[str, dict[str, Tensor]]:

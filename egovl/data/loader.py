@@ -28,8 +28,9 @@ from egovl.data.batch_reader import BatchPlan, BatchReader, LoadedBatch
 from egovl.data.collate import Tokenizer
 from egovl.data.configs import LoaderConfig
 from egovl.data.decode import DecodeError
+from egovl.data.item_reader import ItemReader
 from egovl.data.order import global_batches, sample_order
-from egovl.data.types import Batch, ClipDataset
+from egovl.data.types import Batch, ClipDataset, OrdersEvaluation, ReadsBatches, ReadsItems
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def build_train_loader(
     plans = _TrainPlans(
         dataset, config, seed, slice(rank * per_rank, (rank + 1) * per_rank), start_sample
     )
-    loader = _data_loader(BatchReader(dataset, config, tokenizer, seed), plans, config)
+    loader = _data_loader(_reader(dataset, config, tokenizer, seed), plans, config)
     return TrainLoader(loader, config, len(dataset) / world_size)
 
 
@@ -141,10 +142,13 @@ def build_eval_loader(
     world_size: int,
 ) -> EvalLoader:
     """Every sample exactly once over all ranks: this rank has ``rank, rank + world_size, ...``."""
-    mine = range(rank, len(dataset), world_size)
+    order = range(len(dataset))
+    if isinstance(dataset, OrdersEvaluation):
+        order = dataset.evaluation_order()
+    mine = order[rank::world_size]
     size = config.eval_batch_size
     plans = [BatchPlan(None, tuple(mine[i : i + size])) for i in range(0, len(mine), size)]
-    loader = _data_loader(BatchReader(dataset, config, tokenizer, seed=0), plans, config)
+    loader = _data_loader(_reader(dataset, config, tokenizer, seed=0), plans, config)
     return EvalLoader(loader, config, len(mine))
 
 
@@ -172,7 +176,17 @@ class _TrainPlans:
             yield BatchPlan(epoch, tuple(indices[self.part].tolist()))
 
 
-def _data_loader(reader: BatchReader, plans: object, config: LoaderConfig) -> DataLoader:
+def _reader(
+    dataset: ClipDataset, config: LoaderConfig, tokenizer: Tokenizer | None, seed: int
+) -> torch.utils.data.Dataset:
+    if isinstance(dataset, ReadsBatches):
+        return dataset.batch_reader(config, seed)
+    if isinstance(dataset, ReadsItems):
+        return ItemReader(dataset, config, tokenizer, seed)
+    return BatchReader(dataset, config, tokenizer, seed)
+
+
+def _data_loader(reader: torch.utils.data.Dataset, plans: object, config: LoaderConfig) -> DataLoader:
     workers = config.num_workers
     return DataLoader(
         reader,

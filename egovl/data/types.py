@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,6 +180,41 @@ class DrawsSamples(Protocol):
 
     def draw_sample(self, index: int, random: RandomSource) -> Sample:
         """The sample of one visit."""
+        ...
+
+
+@runtime_checkable
+class OrdersEvaluation(Protocol):
+    """A dataset that knows in which order its evaluation is cheapest."""
+
+    def evaluation_order(self) -> Sequence[int]:
+        """Every row once."""
+        ...
+
+
+@runtime_checkable
+class ReadsBatches(Protocol):
+    """A dataset whose samples are no clips of video: it makes its own batches."""
+
+    def batch_reader(self, config: Any, seed: int) -> Any:
+        """Maps a ``BatchPlan`` to a ``LoadedBatch``; sent to the loading processes."""
+        ...
+
+
+@runtime_checkable
+class ReadsItems(Protocol):
+    """A dataset whose samples are more than clips and one text: it reads and joins them itself."""
+
+    def read_item(self, index: int, config: Any, random: RandomSource | None) -> Any:
+        """One sample, from files; without ``random`` as in evaluation.
+
+        Raises:
+            DecodeError: It cannot be read.
+        """
+        ...
+
+    def join_items(self, items: Sequence[Any], tokenizer: Any) -> Batch:
+        """Samples as a batch."""
         ...
 
 

@@ -30,8 +30,10 @@ def shard(model: nn.Module, device: torch.device) -> None:
                     fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     # tasks also call these by name, past the forward at which parameters would be gathered
-    for name in getattr(model, "forward_methods", ()):
-        register_fsdp_forward_method(model, name)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            for name in getattr(module, "forward_methods", ()):
+                register_fsdp_forward_method(module, name)
 
 
 def wrap(model: nn.Module, config: TrainerConfig, device: torch.device) -> nn.Module:

@@ -7,6 +7,7 @@ Layout of the folder:
     egoclip.csv                  narrations of the training videos
     egomcq.json                  questions over the held-out videos
     corpus.json                  what was rendered, with which options
+    views/                       paired views of the same actions, see synthetic_views.py
     ek100/ charades_ego/ egtea/ state_change/ narrations/ captions/
                                  the same actions in those formats, where every video is one file
 
@@ -44,9 +45,10 @@ from egovl.data.prepare.synthetic_benchmarks import (
 )
 from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_videos
 from egovl.data.prepare.synthetic_scene import render_video
+from egovl.data.prepare.synthetic_views import write_features, write_views
 
 REPORT_NAME = "corpus.json"
-FORMAT = 2  # raise when the same options would render something else
+FORMAT = 3  # raise when the same options would render something else
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def _render_one(config: SyntheticConfig, plan: VideoPlan, videos: Path) -> None:
     frames = render_video(plan, config.size)
     if _is_whole(config, plan) and plan.key[2] < config.trimmed_videos:
         cut_actions(plan, frames, videos.parent)
+    write_features(plan, frames, videos.parent)
     per_chunk = config.chunk_sec * FRAMES_PER_SEC
     for number, start in enumerate(range(0, len(frames), per_chunk)):
         chunk = frames[start : start + per_chunk]
@@ -187,6 +190,7 @@ def _write_annotations(
     questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
     if all(_is_whole(config, plan) for plan in plans):
         write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
+        write_views(plans, folder, config.seed)
     report = {
         "options": _options(config),
         "videos": len(plans),

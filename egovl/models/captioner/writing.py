@@ -68,7 +68,7 @@ class Writer:
         hidden, words = self._model.read_words(tokens_BL, mask, clip_BL, self._keys)
         source = torch.arange(len(tokens_BL), device=tokens_BL.device)
         state = WritingState(words, mask, clip_BL[:, -1], source)
-        return self._model.embed.logits(hidden[:, -1]), state
+        return self._model.logits(hidden[:, -1]), state
 
     def advance(self, tokens_R: Tensor, state: WritingState) -> tuple[Tensor, WritingState]:
         """Read one more token of each row; logits [R, V]. The state given is used up."""
@@ -78,7 +78,7 @@ class Writer:
         hidden, words = self._model.read_words(
             tokens_R[:, None], visible, clip_R[:, None], media, state.words
         )
-        logits = self._model.embed.logits(hidden[:, -1])
+        logits = self._model.logits(hidden[:, -1])
         return logits, WritingState(words, visible, clip_R, state.source_R)
 
 
@@ -111,7 +111,7 @@ class UncachedWriter:
         clip = (state.tokens_RS == self._media_id).long().cumsum(dim=1)
         keys = self._model.make_keys(state.media_RTKM)
         hidden, _ = self._model.read_words(state.tokens_RS, state.visible_RS, clip, keys)
-        return self._model.embed.logits(hidden[:, -1])
+        return self._model.logits(hidden[:, -1])
 
 
 @dataclass(frozen=True)
