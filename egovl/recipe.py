@@ -48,6 +48,8 @@ class InitConfig:
     file: Path
     text: Path | None = None
     """Hugging Face folder of DistilBERT, where the text tower starts from its own weights."""
+    base: Path | None = None
+    """Folder of the base model that a captioner's trained part, `file`, is laid over."""
     inflate: Literal["bilinear", "zeros", "interp"] | None = None
     """How a temporal embedding of fewer frames is stretched; null: as the origin's paper does."""
     resize_positions: bool = False

@@ -18,6 +18,7 @@ from torch import nn
 from egovl import config as configuration
 from egovl import dist
 from egovl.convert.distilbert import load_text_tower
+from egovl.convert.egoinstructor_files import load_base
 from egovl.convert.initialize import Adaptation, load_released, load_weights
 from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
@@ -163,6 +164,8 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
     if init is None:
         return 0
     adaptation = Adaptation(init.inflate, init.resize_positions)
+    if init.base is not None:
+        logger.info("%s (base): %s", init.base, load_base(model, init.base))
     if init.text is not None:
         report = load_text_tower(cast(DualEncoder, model), init.text)
         logger.info("%s (text tower): %s", init.text, report)

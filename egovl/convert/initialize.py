@@ -10,7 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from egovl.convert import clip, egoinstructor, egoinstructor_captioner, egovlp, lavila, own
+from egovl.convert import (
+    clip,
+    egoinstructor,
+    egoinstructor_captioner,
+    egoinstructor_files,
+    egovlp,
+    lavila,
+    own,
+)
 from egovl.convert.load import LoadReport
 from egovl.convert.space_time import InflateMode, with_frames, with_patches
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
@@ -79,7 +87,7 @@ RETRIEVER_LOADERS: Mapping[str, Loader] = {
 }
 CAPTIONER_LOADERS: Mapping[str, Loader] = {
     "egoinstructor": egoinstructor_captioner.load_captioner,
-    "egovl": own.load_same,
+    "egovl": egoinstructor_files.load_own_captioner,
 }
 
 

@@ -47,6 +47,9 @@ ARROWS = {
     "egovl.recipe": ("egovl.tables", "egovl.config", "egovl.engine.configs", "egovl.data.configs"),
     "egovl.work": ("egovl.engine.folder", "egovl.engine.heartbeat"),
     "egovl.run": ("egovl",),
+    "egovl.trained": ("egovl",),
+    "egovl.caption": ("egovl",),
+    "egovl.retrieve": ("egovl",),
     "egovl.__main__": ("egovl",),
 }
 

@@ -12,6 +12,7 @@ annotations count these as seconds. The captioner's annotations are in true seco
     views/features_ego, features_exo        stores of features
     views/charades_video_retrieval.json     one held-out ego clip and one exo clip of each action
     views/egolearn_mcq.json, egomcq.json, egosumm_mcq.json, youcook.json
+    views/EPIC_100_retrieval_test.csv       EK-100's rows, times counted in features
     views/train_instructions.json, train_config.json, val_*.json
     views/exo_videos/<vid>.mp4              links to the rendered videos
     views/tokenizer.json                    byte-level tokens learned from the corpus
@@ -19,6 +20,7 @@ annotations count these as seconds. The captioner's annotations are in true seco
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +32,9 @@ import numpy as np
 
 from egovl.data.features import FeatureFacts, FeatureWriter
 from egovl.data.prepare.configs import FRAMES_PER_SEC
+from egovl.data.prepare.synthetic_benchmarks import timestamp
 from egovl.data.prepare.synthetic_plan import EVAL, NOUNS, TRAIN, VERBS, Action, VideoPlan
+from egovl.data.second_sampling import seconds_of
 
 FOLDER = "views"
 STORES = ("features_ego", "features_exo")
@@ -79,6 +83,7 @@ def write_views(plans: Sequence[VideoPlan], corpus: Path, seed: int) -> None:
     _write_sets(folder, held, exo, rng)
     for name, clips in (("train", ego), ("val", held)):
         _write_prompts(folder, name, clips, exo, rng)
+    _write_epic(corpus, folder)
     _write_tokenizer(folder / "tokenizer.json", [_spoken(clip, i) for i, clip in enumerate(exo)])
 
 
@@ -190,6 +195,24 @@ def _write_sets(
     _write_numbered(folder / "youcook.json", clips)
     _link_task(folder / "features_exo", {b.plan.uid for _, b in pairs})
     _write_choices(folder, pairs, rng)
+
+
+def _write_epic(corpus: Path, folder: Path) -> None:
+    """EK-100's held-out rows with times counted in features, which its names link to."""
+    source = corpus / "ek100" / "EPIC_100_retrieval_test.csv"
+    with source.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for name in ("start_timestamp", "stop_timestamp"):
+            row[name] = timestamp(seconds_of(row[name]) * PER_SEC)
+        video = corpus / "ek100" / "videos" / row["participant_id"] / f"{row['video_id']}.MP4"
+        link = folder / STORES[0] / f"{row['video_id']}.npy"
+        if not link.is_symlink():
+            link.symlink_to(f"{video.resolve().parent.name}.npy")
+    with (folder / source.name).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _link_task(store: Path, videos: Iterable[str]) -> None:

@@ -114,7 +114,7 @@ class Captioner(nn.Module):
             ValueError: training with padding on the left, frames of another size.
         """
         mask = token_mask_BL.bool()
-        if self.training and not bool(mask[:, 0].all()):
+        if self.training and not mask.is_meta and not bool(mask[:, 0].all()):
             raise ValueError("training prompts are padded on the left; pad them on the right")
         media_BTKM = self.encode_clips(video_BTFCHW)
         keys = self.make_keys(media_BTKM)
