@@ -50,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("train", "train a recipe; resumes where the run folder's newest checkpoint is"),
         ("eval", "evaluate a recipe's `evaluate:` section with the weights of its `init:`"),
+        ("rephrase", "other words for narrations: a recipe's `write:` section"),
+        ("filter", "keep the texts that a dual encoder believes: a recipe's `write:` section"),
         ("check", "check a recipe and print it with every default spelled out"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -60,12 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
                 "--no-files", action="store_true", help="do not ask for the data to be there"
             )
         else:
-            command.add_argument(
-                "--run-dir",
-                type=Path,
-                default=os.environ.get("EGOVL_RUN_DIR"),
-                help="folder for config, checkpoints, metrics and result (default: $EGOVL_RUN_DIR)",
-            )
+            _add_run_dir(command)
+    from egovl.narration.command import add_arguments as add_demo_arguments
+
+    narrate = commands.add_parser("narrate", help="write what clips, or a video of yours, show")
+    add_demo_arguments(narrate)
+    _add_recipe_arguments(narrate, required=False)
+    _add_run_dir(narrate)
+    narrate.set_defaults(call=_narrate)
     export = commands.add_parser("export", help="one safetensors file of a run's newest weights")
     export.add_argument("--run-dir", type=Path, required=True, help="the run to export")
     export.add_argument("--out", type=Path, required=True, help="the file to write")
@@ -92,8 +96,18 @@ def _add_view_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     add_retrieve_arguments(commands.add_parser("retrieve", help=text, description=text))
 
 
-def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, help="a recipe: configs/.../x.yaml")
+def _add_run_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        default=os.environ.get("EGOVL_RUN_DIR"),
+        help="folder for config, checkpoints, metrics and result (default: $EGOVL_RUN_DIR)",
+    )
+
+
+def _add_recipe_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    help_text = "a recipe: configs/.../x.yaml"
+    parser.add_argument("--config", type=Path, required=required, help=help_text)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="values to change, as optim.lr=3e-5"
     )
@@ -136,6 +150,16 @@ def _run(args: argparse.Namespace) -> int:
     from egovl.run import run
 
     return run(recipe, Path(args.run_dir), stop, args.command)
+
+
+def _narrate(args: argparse.Namespace) -> int:
+    if (args.video is None) == (args.config is None):
+        return _refuse("narrate takes --config RECIPE (a corpus) or --video FILE (yours)")
+    if args.config is not None:
+        return _run(args)
+    from egovl.narration.command import main as narrate_video
+
+    return narrate_video(args)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -114,7 +114,7 @@ def build(cls: type[Any], tree: Tree, context: Context, where: str = "") -> Any:
 
 def dump(config: Any) -> str:
     """The resolved config as yaml, every value spelled out."""
-    return yaml.safe_dump(_plain(config), sort_keys=False)
+    return yaml.safe_dump(plain(config), sort_keys=False)
 
 
 def variants(hint: Any) -> dict[str, type[Any]]:
@@ -230,15 +230,16 @@ def _sentence(error: dacite.DaciteFieldError) -> str:
     return str(error)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A config as the mappings, lists and scalars that yaml and json know."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value
 
 

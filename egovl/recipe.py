@@ -16,6 +16,7 @@ import yaml
 from egovl import config as configuration
 from egovl.data.configs import TOKENIZERS, LoaderConfig
 from egovl.engine.configs import OptimConfig, TrainerConfig
+from egovl.narration.configs import JOBS
 from egovl.tables import DATASETS, MODELS, TASKS
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     ModelConfig = Any
     DatasetConfig = Any
     TokenizerConfig = Any
+    JobConfig = Any
 else:  # the tables decide what a name may stand for
     TaskConfig = functools.reduce(operator.or_, TASKS.values())
     ModelConfig = functools.reduce(operator.or_, MODELS.values())
     DatasetConfig = functools.reduce(operator.or_, DATASETS.values())
     TokenizerConfig = functools.reduce(operator.or_, TOKENIZERS.values())
+    JobConfig = functools.reduce(operator.or_, JOBS.values())
 
 
 @dataclass(frozen=True)
@@ -37,23 +40,58 @@ class StageConfig:
     task: TaskConfig
     dataset: DatasetConfig
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    every: int = 1
+    """Evaluation takes every n-th sample only."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}: must be 1 or more")
+
+
+@dataclass(frozen=True)
+class WriteConfig:
+    """Texts to be written about the samples of a dataset, by one task or an array of them."""
+
+    job: JobConfig
+    dataset: DatasetConfig
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    out: Path | None = None
+    """Folder of records and lists, the same for all shards; null: `narrations` in the run's."""
+    shard: int = 0
+    shards: int = 1
+    """Parts that the samples are cut into, a task each."""
+    batches_per_part: int = 8
+    """Batches written at a time; a stop loses none, a crash at most these."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shard < self.shards:
+            raise ValueError(f"shard {self.shard} of shards {self.shards}: must be 0 to shards - 1")
+        if self.batches_per_part < 1:
+            raise ValueError(f"batches_per_part is {self.batches_per_part}: must be 1 or more")
+        if self.shards > 1 and self.out is None:
+            raise ValueError("out is null: several shards need one folder to write into")
 
 
 @dataclass(frozen=True)
 class InitConfig:
     """Weights to start from."""
 
-    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "egoinstructor"]
+    origin: Literal["egovl", "clip", "timm", "lavila", "egovlp", "egoinstructor"] = "egovl"
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert."""
-    file: Path
+    file: Path | None = None
     text: Path | None = None
-    """Hugging Face folder of DistilBERT, where the text tower starts from its own weights."""
+    """Where the text side starts from weights of its own: a Hugging Face folder of DistilBERT or,
+    for a narrator, of GPT-2; there also a run folder or export of a language model of ours."""
     base: Path | None = None
     """Folder of the base model that a captioner's trained part, `file`, is laid over."""
     inflate: Literal["bilinear", "zeros", "interp"] | None = None
     """How a temporal embedding of fewer frames is stretched; null: as the origin's paper does."""
     resize_positions: bool = False
     """Bring spatial positions to another image or patch size, bicubic; off, it is refused."""
+
+    def __post_init__(self) -> None:
+        if self.file is None and self.text is None and self.base is None:
+            raise ValueError("neither file, text nor base is there; init: null starts at random")
 
 
 @dataclass(frozen=True)
@@ -64,14 +102,15 @@ class Recipe:
     tokenizer: TokenizerConfig
     train: StageConfig | None = None
     evaluate: dict[str, StageConfig] = field(default_factory=dict)
+    write: WriteConfig | None = None
     init: InitConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=1))
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.train is None and not self.evaluate:
-            raise ValueError("neither train: nor evaluate: is there; a recipe needs one of them")
+        if self.train is None and not self.evaluate and self.write is None:
+            raise ValueError("neither train:, evaluate: nor write: is there; one of them is needed")
 
 
 @dataclass(frozen=True)
@@ -118,15 +157,18 @@ def input_hashes(recipe: Recipe, find_checkpoint: Callable[[Path], Path]) -> dic
         find_checkpoint: From a run folder to its newest checkpoint, whose COMMIT is hashed.
     """
     found = {
-        f"evaluate.{key}": _hash(path) for key, path in _paths(recipe.evaluate) if path.is_file()
+        f"evaluate.{key}": hash_file(path)
+        for key, path in _paths(recipe.evaluate)
+        if path.is_file()
     }
-    if recipe.init is not None:
+    if recipe.init is not None and recipe.init.file is not None:
         file = recipe.init.file
-        found["init.file"] = _hash(file if file.is_file() else find_checkpoint(file) / "COMMIT")
+        found["init.file"] = hash_file(file if file.is_file() else find_checkpoint(file) / "COMMIT")
     return found
 
 
-def _hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASHED_BYTES):
@@ -134,7 +176,7 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-OUTPUTS = {"cache_folder"}  # paths that need not be there yet
+OUTPUTS = {"cache_folder", "out"}  # paths that need not be there yet
 
 
 def missing_inputs(config: object, where: str = "") -> list[str]:

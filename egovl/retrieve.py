@@ -167,7 +167,9 @@ def _merge(args: argparse.Namespace) -> Done:
     found = {int(record["key"]): record["supports"] for record in read_shards(args.out)}
     lacking = sorted(set(range(len(ego))) - set(found))
     if lacking:
-        raise ValueError(f"{args.out} lacks {len(lacking)} of {len(ego)} ego clips, {lacking[0]} first")
+        raise ValueError(
+            f"{args.out} lacks {len(lacking)} of {len(ego)} ego clips, {lacking[0]} first"
+        )
     family = f"{args.merge.partition('_')[0]}_INS"
     records: dict[str, Any] = {}
     supports: dict[str, list[str]] = {}
@@ -184,7 +186,9 @@ def _merge(args: argparse.Namespace) -> Done:
     for kind, content in contents.items():
         with replacing(args.out / f"{args.merge}_{kind}.json") as file:
             json.dump(content, file)
-    videos = sorted({clip.video for clip in ego} | {exo[i].video for f in found.values() for i in f})
+    videos = sorted(
+        {clip.video for clip in ego} | {exo[i].video for f in found.values() for i in f}
+    )
     with replacing(args.out / f"{args.merge}_videos.txt") as file:
         file.writelines(f"{video}\n" for video in videos)
     logger.info("%s: %d ego clips, %d videos needed", args.out, len(ego), len(videos))

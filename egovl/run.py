@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -20,9 +20,13 @@ from egovl import dist
 from egovl.convert.distilbert import load_text_tower
 from egovl.convert.egoinstructor_files import load_base
 from egovl.convert.initialize import Adaptation, load_released, load_weights
+from egovl.convert.load import LoadReport
+from egovl.convert.narrator import load_decoder, load_own_decoder
 from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
+from egovl.convert.unpickle import load_checkpoint
 from egovl.data.loader import LoaderError, build_eval_loader, build_train_loader
+from egovl.data.subset import Subset
 from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit, read_weights
 from egovl.engine.checkpoint import CheckpointError as SaveError
 from egovl.engine.evaluator import Evaluation, evaluate
@@ -37,6 +41,8 @@ from egovl.engine.folder import (
 from egovl.engine.signals import StopRequest
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.hf_decoder import GPT2
+from egovl.models.narrator import Narrator
 from egovl.recipe import Recipe, StageConfig, input_hashes
 from egovl.tasks.binding import bind
 
@@ -60,9 +66,12 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
     started = time.monotonic()
     try:
         _write_config(recipe, folder)
-        result = _train(recipe, folder, stop, device) if command == "train" else None
-        if result is None:
+        if command == "train":
+            result = _train(recipe, folder, stop, device)
+        elif command == "eval":
             result = _evaluate(recipe, folder, device)
+        else:
+            result = _write_texts(recipe, folder, stop, device)
         if result.outcome == "done":
             _write_result(recipe, folder, result, time.monotonic() - started)
         _write_exit(folder, result.outcome, result.step)
@@ -158,6 +167,23 @@ def _evaluate(recipe: Recipe, folder: RunFolder, device: torch.device) -> FitRes
     return FitResult("done", step, math.nan, metrics)
 
 
+def _write_texts(
+    recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.device
+) -> FitResult:
+    """Do this task's shard of the recipe's `write:` section."""
+    from egovl.narration.run_job import run_job
+
+    if recipe.write is None:
+        raise ValueError("the recipe has no write: section")
+    model: nn.Module = recipe.model.build()
+    step = _initialize(model, recipe)
+    if recipe.init is None:
+        logger.warning("no init: in the recipe: writing with random weights")
+    checkpoint = input_hashes(recipe, newest_checkpoint).get("init.file", "random")
+    done, metrics = run_job(recipe, model.to(device).eval(), device, folder, stop, checkpoint)
+    return FitResult("done" if done else "stopped", step, math.nan, metrics)
+
+
 def _initialize(model: nn.Module, recipe: Recipe) -> int:
     """Load the recipe's ``init``; returns the step of a run of ours, else 0."""
     init = recipe.init
@@ -167,8 +193,9 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
     if init.base is not None:
         logger.info("%s (base): %s", init.base, load_base(model, init.base))
     if init.text is not None:
-        report = load_text_tower(cast(DualEncoder, model), init.text)
-        logger.info("%s (text tower): %s", init.text, report)
+        logger.info("%s (text side): %s", init.text, _load_text(model, init.text))
+    if init.file is None:
+        return 0
     if init.origin != "egovl" or init.file.is_file():
         load_released(model, init.origin, init.file, adaptation)
         return _exported_step(init.file) if init.origin == "egovl" else 0
@@ -176,6 +203,31 @@ def _initialize(model: nn.Module, recipe: Recipe) -> int:
     report = load_weights(model, "egovl", read_weights(checkpoint), adaptation)
     logger.info("%s: %s", checkpoint, report)
     return read_commit(checkpoint).step
+
+
+@runtime_checkable
+class LoadsItself(Protocol):
+    """Somebody else's network, wrapped: it reads its own folder."""
+
+    def load_folder(self, folder: Path) -> int:
+        """Take weights and sizes from a Hugging Face folder; the number of tensors."""
+        ...
+
+
+def _load_text(model: nn.Module, source: Path) -> LoadReport:
+    """Fill the text side: of a run or export of ours, or a Hugging Face folder."""
+    if isinstance(model, DualEncoder):
+        return load_text_tower(model, source)
+    if isinstance(model, LoadsItself):
+        return LoadReport(model.load_folder(source), (), (), ())
+    decoder = model.decoder if isinstance(model, Narrator) else model
+    if not isinstance(decoder, GPT2):
+        raise ValueError(f"init.text={source}: a {type(model).__name__} has no text side")
+    if (source / "ckpt").is_dir() or (source / COMMIT).exists():
+        return load_own_decoder(decoder, read_weights(newest_checkpoint(source)))
+    if source.is_file():
+        return load_own_decoder(decoder, load_checkpoint(source).state)
+    return load_decoder(decoder, source)
 
 
 def _exported_step(file: Path) -> int:
@@ -203,8 +255,9 @@ def newest_checkpoint(folder: Path) -> Path:
 def _evaluations(recipe: Recipe, tokenizer: Any) -> list[Evaluation]:
     def build(name: str, stage: StageConfig) -> Evaluation:
         dataset = stage.dataset.build()
+        every = range(0, len(dataset), stage.every)
         loader = build_eval_loader(
-            dataset,
+            dataset if stage.every == 1 else Subset(dataset, every),
             stage.loader,
             tokenizer,
             rank=dist.rank(),

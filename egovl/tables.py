@@ -25,6 +25,7 @@ from egovl.data.datasets.view_configs import (
 )
 from egovl.models.captioner.configs import CaptionerConfig
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
+from egovl.models.decoder_configs import GPT2Config, NarratorConfig, Seq2SeqConfig
 from egovl.models.view_configs import ViewRetrieverConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
@@ -34,6 +35,7 @@ from egovl.tasks.configs import (
     RetrievalConfig,
     ZeroShotConfig,
 )
+from egovl.tasks.narration_configs import NarrationConfig
 from egovl.tasks.view_configs import CaptioningConfig, ViewRetrievalConfig
 
 TASKS = {
@@ -45,6 +47,7 @@ TASKS = {
     "keyframe": KeyframeConfig,
     "view_retrieval": ViewRetrievalConfig,
     "captioning": CaptioningConfig,
+    "narration": NarrationConfig,
 }
 
 MODELS = {
@@ -52,6 +55,9 @@ MODELS = {
     "dual_encoder": DualEncoderConfig,
     "view_retriever": ViewRetrieverConfig,
     "captioner": CaptionerConfig,
+    "gpt2": GPT2Config,
+    "narrator": NarratorConfig,
+    "seq2seq": Seq2SeqConfig,
 }
 
 DATASETS = {

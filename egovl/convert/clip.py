@@ -20,6 +20,7 @@ from egovl.models.configs import (
 )
 from egovl.models.dual_encoder import DualEncoder
 from egovl.models.image_transformer import ImageTransformer
+from egovl.models.narrator import Narrator
 
 
 def _block_renames(attn: str, attn_norm: str) -> list[Rename]:
@@ -119,7 +120,9 @@ def load_dual_encoder(model: DualEncoder, state: Mapping[str, Tensor]) -> LoadRe
     return load_published(model, state, keys, tolerated)
 
 
-def load_classifier(model: DualEncoder | Classifier, state: Mapping[str, Tensor]) -> LoadReport:
+def load_classifier(
+    model: DualEncoder | Classifier | Narrator, state: Mapping[str, Tensor]
+) -> LoadReport:
     """Fill the video tower alone; the rest of the file is unexpected, and reported."""
     report = load_image_tower(model.video, state)
     rest = tuple(key for key in state if not key.startswith("visual."))

@@ -295,12 +295,12 @@ def config_of_weights(state: Mapping[str, Tensor]) -> CaptionerConfig:
     latents, media_width = state["perceiver.latents"].shape
     released = CaptionerConfig()
     inner = state["perceiver.layers.0.to_q.weight"].shape[0]
-    crossed = state[f"lang_encoder.transformer.blocks.{min(gates)}.gated_cross_attn_layer.attn.to_q.weight"]
+    crossed = state[
+        f"lang_encoder.transformer.blocks.{min(gates)}.gated_cross_attn_layer.attn.to_q.weight"
+    ]
     return replace(
         released,
-        vision=replace(
-            released.vision, width=media_width, hidden_width=4 * media_width
-        ),
+        vision=replace(released.vision, width=media_width, hidden_width=4 * media_width),
         resampler=replace(
             released.resampler,
             depth=count_blocks(state, "perceiver.layers."),

@@ -17,15 +17,18 @@ from egovl.convert import (
     egoinstructor_files,
     egovlp,
     lavila,
+    narrator,
     own,
 )
 from egovl.convert.load import LoadReport
 from egovl.convert.space_time import InflateMode, with_frames, with_patches
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
-from egovl.models.classifier import Classifier
 from egovl.models.captioner.captioner import Captioner
+from egovl.models.classifier import Classifier
 from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.hf_decoder import GPT2
+from egovl.models.narrator import Narrator
 from egovl.models.retriever import ViewRetriever
 
 logger = logging.getLogger(__name__)
@@ -47,16 +50,23 @@ class Origin:
     inflate: InflateMode = "zeros"
     """How its paper stretches that (specs, 2.3 and 2.4)."""
     align_corners: bool = False
+    narrator: Loader | None = None
 
 
 ORIGINS: Mapping[str, Origin] = {
-    "clip": Origin(clip.load_dual_encoder, clip.load_classifier, "visual.positional_embedding"),
+    "clip": Origin(
+        clip.load_dual_encoder,
+        clip.load_classifier,
+        "visual.positional_embedding",
+        narrator=clip.load_classifier,
+    ),
     "lavila": Origin(
         lavila.load_state,
         lavila.load_state,
         "visual.pos_embed",
         "visual.temporal_embed",
         "bilinear",
+        narrator=narrator.load_state,
     ),
     "egovlp": Origin(
         egovlp.load_state,
@@ -76,6 +86,7 @@ ORIGINS: Mapping[str, Origin] = {
         "video.pos_embed",
         "video.temporal_embed",
         "bilinear",
+        narrator=own.load_narrator,
     ),
 }
 
@@ -144,11 +155,15 @@ def load_weights(
         return known.classifier(model, _adapted(model, known, state, adaptation))
     if isinstance(model, DualEncoder):
         return known.dual_encoder(model, _adapted(model, known, state, adaptation))
+    if isinstance(model, Narrator) and known.narrator is not None:
+        return known.narrator(model, _adapted(model, known, state, adaptation))
+    if isinstance(model, GPT2) and origin == "egovl":
+        return narrator.load_own_decoder(model, state)
     raise CheckpointError(f"{origin} weights cannot fill a {type(model).__name__}")
 
 
 def _adapted(
-    model: Classifier | DualEncoder, origin: Origin, state: State, adaptation: Adaptation
+    model: Classifier | DualEncoder | Narrator, origin: Origin, state: State, adaptation: Adaptation
 ) -> State:
     tower = model.config.video
     if adaptation.resize_positions and origin.positions in state:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,15 @@ from egovl.convert.load import LoadReport, Tolerated, load_published
 from egovl.convert.space_time import SPACE_TIME_KEYS, count_blocks, tower_config
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
 from egovl.models.configs import ImageTowerConfig, VideoConfig
-from egovl.models.decoder_configs import GPT2Config, NarratorConfig, PoolerConfig
+from egovl.models.decoder_configs import (
+    GPT2_BASE,
+    GPT2_LARGE,
+    GPT2_MEDIUM,
+    GPT2_XL,
+    GPT2Config,
+    NarratorConfig,
+    PoolerConfig,
+)
 from egovl.models.hf_decoder import GPT2
 from egovl.models.narrator import Narrator
 
@@ -228,3 +237,30 @@ def constants(config: NarratorConfig) -> dict[str, Tensor]:
             found[f"{name}.bias"] = below
             found[f"{name}.masked_bias"] = torch.tensor(_MASKED_SCORE)
     return found
+
+
+_DECODERS = {
+    "GPT2": GPT2_BASE,
+    "GPT2_MEDIUM": GPT2_MEDIUM,
+    "GPT2_LARGE": GPT2_LARGE,
+    "GPT2_XL": GPT2_XL,
+}
+
+
+def decoder_name(config: GPT2Config) -> str | None:
+    """How LaViLa's factories spell this decoder; None where it is of another size."""
+    sizes = (config.width, config.depth)
+    found = (name for name, known in _DECODERS.items() if (known.width, known.depth) == sizes)
+    return next(found, None)
+
+
+def published_args(config: NarratorConfig) -> dict[str, Any]:
+    """What LaViLa's evaluation of a narrator reads beside the weights."""
+    return {
+        "gated_xattn": config.decoder.gated,
+        "freeze_lm_vclm": config.decoder.frozen,
+        "freeze_visual_vclm": config.freeze_video,
+        "freeze_visual_vclm_temporal": config.freeze_video and not config.train_time,
+        "project_embed_dim": 256,
+        "timesformer_freeze_space": False,
+    }

@@ -14,6 +14,7 @@ from egovl.convert.load import PSEUDO_SCALE, LoadReport, Tolerated, load_publish
 from egovl.convert.unpickle import CheckpointError
 from egovl.models.classifier import Classifier
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.narrator import Narrator
 
 SAME_NAMES = KeyMap([Rename("{rest}", "{rest}")])
 
@@ -39,6 +40,15 @@ def load_classifier(model: Classifier, state: Mapping[str, Tensor]) -> LoadRepor
 def load_same(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Fill a model from one of its own kind, strictly."""
     return load_published(model, state, SAME_NAMES)
+
+
+def load_narrator(model: Narrator, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill a narrator, or its tower from a dual encoder or a classifier."""
+    if any(key.startswith("decoder.") for key in state):
+        return load_published(model, state, SAME_NAMES)
+    mine = (r"(?!video\.).*",)
+    dropped = (*_NOT_VIDEO, r"heads\..*")
+    return load_published(model, state, SAME_NAMES, Tolerated(mine, dropped))
 
 
 def read_weights_file(file: Path) -> tuple[str, dict[str, Tensor]]:

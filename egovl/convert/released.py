@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from egovl.convert import clip, egovlp, lavila
+from egovl.convert import clip, egovlp, lavila, narrator
 from egovl.convert.keys import KeyMap
 from egovl.convert.load import LoadReport, Tolerated, match_published
 from egovl.convert.unpickle import Checkpoint, CheckpointError, load_checkpoint
@@ -31,8 +31,9 @@ from egovl.models.configs import (
     VideoConfig,
     VideoTowerConfig,
 )
+from egovl.models.decoder_configs import NarratorConfig
 
-ModelConfig = DualEncoderConfig | ClassifierConfig
+ModelConfig = DualEncoderConfig | ClassifierConfig | NarratorConfig
 State = Mapping[str, Tensor]
 
 ANY_NAME = r".*"
@@ -83,8 +84,11 @@ Reading = tuple[ModelConfig, KeyMap, Tolerated]
 
 def _read_lavila(checkpoint: Checkpoint) -> Reading:
     state = checkpoint.state
+    if "img_queries" in state:
+        found = narrator.narrator_config(state)
+        return found, narrator.keys_of(found), narrator.tolerated_of(found)
     if any(key.startswith("fc_cls.") for key in state):
-        config: ModelConfig = lavila.classifier_config(state)
+        config: DualEncoderConfig | ClassifierConfig = lavila.classifier_config(state)
     else:
         config = lavila.dual_encoder_config(state, checkpoint.args)
     return config, lavila.keys_of(config, state), lavila.tolerated_of(config, state)
@@ -119,7 +123,10 @@ def publish(config: ModelConfig, weights: State, layout: str) -> dict[str, Any]:
 
 def _publish_lavila(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     pseudo = weights.pop("pseudo_logit_scale", None)
-    state = lavila.keys_of(config, {}).publish(weights)
+    if isinstance(config, NarratorConfig):
+        state = narrator.publish(config, weights)
+    else:
+        state = lavila.keys_of(config, {}).publish(weights)
     content = {
         "epoch": 0,
         "state_dict": _wrapped(state),
@@ -156,12 +163,15 @@ def _wrapped(state: State) -> dict[str, Tensor]:
 def _lavila_args(config: ModelConfig) -> dict[str, Any]:
     """What LaViLa's evaluation reads beside the weights (its spec, 2.8)."""
     video = config.video
+    is_narrator = isinstance(config, NarratorConfig)
     args: dict[str, Any] = {
-        "model": _lavila_name(config),
+        "model": _narrator_name(config) if is_narrator else _lavila_name(config),
         "use_cls_token": False,
         "clip_length": video.num_frames,
         "timesformer_gated_xattn": isinstance(video, VideoTowerConfig) and video.gated_time,
     }
+    if isinstance(config, NarratorConfig):
+        return args | narrator.published_args(config)
     if isinstance(config, ClassifierConfig):
         return args | {
             "num_classes": list(config.heads.values()),
@@ -185,7 +195,17 @@ _TOWERS: Mapping[str, VideoConfig] = {
 _SIZES = ("image_size", "patch_size", "width", "depth", "heads")
 
 
-def _lavila_name(config: ModelConfig) -> str | None:
+def _narrator_name(config: NarratorConfig) -> str | None:
+    """LaViLa's factory of this narrator; None where it has none of these sizes."""
+    kind = "TIMESFORMER" if isinstance(config.video, VideoTowerConfig) else "VIT"
+    tower = next(
+        (n for n, t in _TOWERS.items() if kind in n and _sizes(t) == _sizes(config.video)), ""
+    )
+    decoder = narrator.decoder_name(config.decoder)
+    return f"V{tower}_{decoder}".replace("VCLIP", "VCLM") if tower and decoder else None
+
+
+def _lavila_name(config: DualEncoderConfig | ClassifierConfig) -> str | None:
     """LaViLa's factory of this model; None where it has none of these sizes."""
     video = config.video
     if isinstance(video, VideoTowerConfig) and not video.ln_pre:

@@ -103,6 +103,10 @@ class BatchReader(torch.utils.data.Dataset):
 
     def _fill(self, rows: list[_Row]) -> list[tuple[_Row, DecodeError]]:
         """Read and crop the clips of rows; the rows that fail, and why."""
+        if not self._config.pixels:
+            for row in rows:
+                row.clips = []
+            return []
         if self._reader is None:
             self._reader = ClipReader(self._config)
         requests, owners = [], []

@@ -83,7 +83,7 @@ def collate(
 
     Args:
         samples: ``B`` samples with equal label names.
-        videos: For each sample its ``K`` clips ``[C, T, H, W]``.
+        videos: For each sample its ``K`` clips ``[C, T, H, W]``; none at all leave pixels out.
         texts: The chosen text of each sample.
         tokenizer: None leaves the texts out.
         label_sizes: Labels that are lists of class ids, and how many classes there are.
@@ -91,7 +91,7 @@ def collate(
     tokens, mask = tokenizer(texts) if tokenizer is not None else (None, None)
     return Batch(
         index=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
-        video=torch.stack([torch.stack(list(clips)) for clips in videos]),
+        video=torch.stack([torch.stack(list(clips)) for clips in videos]) if videos[0] else None,
         tokens=tokens,
         token_mask=mask,
         labels={

@@ -33,6 +33,8 @@ class LoaderConfig:
     """Samples per evaluation batch on each rank."""
     num_workers: int = 2
     """Loading processes per rank; 0 loads in the training process."""
+    pixels: bool = True
+    """Off, no video is opened: for tasks on the texts alone."""
     num_frames: int = 4
     image_size: int = 224
     """Side of the square crop, pixels."""

@@ -186,7 +186,9 @@ def _reader(
     return BatchReader(dataset, config, tokenizer, seed)
 
 
-def _data_loader(reader: torch.utils.data.Dataset, plans: object, config: LoaderConfig) -> DataLoader:
+def _data_loader(
+    reader: torch.utils.data.Dataset, plans: object, config: LoaderConfig
+) -> DataLoader:
     workers = config.num_workers
     return DataLoader(
         reader,

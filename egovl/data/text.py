@@ -205,6 +205,10 @@ class HFTokenizer:
         ids, mask = encoded["input_ids"], encoded["attention_mask"].bool()
         return ids[:, : self.context_length], mask[:, : self.context_length]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, without start, end and padding tokens."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
 
 def load_hf_tokenizer(config: HFTokenizerConfig) -> HFTokenizer:
     """A tokenizer from its files.

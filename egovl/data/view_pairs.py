@@ -62,7 +62,9 @@ def read_view_clips(records: Mapping[str, Any], *, is_exo: bool) -> list[ViewCli
     for number in range(len(records)):
         record = records.get(str(number))
         if record is None:
-            raise ValueError(f"{len(records)} records but no key {str(number)!r}: keys count from 0")
+            raise ValueError(
+                f"{len(records)} records but no key {str(number)!r}: keys count from 0"
+            )
         try:
             clips.append(_clip(record, is_exo))
         except (KeyError, TypeError) as error:

@@ -76,7 +76,10 @@ def every_score(
             found["METEOR"] = Score(*meteor(references, candidates, meteor_jar))
         except MeteorMissing as error:
             logger.warning("METEOR is left out: %s", error)
-    return found | {"ROUGE-L": rouge_l(references, candidates), "CIDEr": cider(references, candidates)}
+    return found | {
+        "ROUGE-L": rouge_l(references, candidates),
+        "CIDEr": cider(references, candidates),
+    }
 
 
 def bleu(references: References, candidates: Sequence[str]) -> list[Score]:
@@ -153,7 +156,9 @@ def common_subsequences(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) ->
     return row[:, -1].tolist()
 
 
-def _id_table(texts: Sequence[Sequence[str]], ids: dict[str, int], filler: int) -> NDArray[np.int32]:
+def _id_table(
+    texts: Sequence[Sequence[str]], ids: dict[str, int], filler: int
+) -> NDArray[np.int32]:
     table = np.full((len(texts), max(map(len, texts), default=0)), filler, dtype=np.int32)
     for row, words in enumerate(texts):
         table[row, : len(words)] = [ids.setdefault(word, len(ids)) for word in words]
@@ -167,7 +172,9 @@ def cider(references: References, candidates: Sequence[str]) -> Score:
     """
     _require_pairs(references, candidates)
     counts = [[_all_ngrams(truth) for truth in truths] for truths in references]
-    frequency = Counter(ngram for truths in counts for ngram in set().union(*truths))
+    frequency: Counter[Ngram] = Counter()
+    for truths in counts:
+        frequency.update({ngram for truth in truths for ngram in truth})
     weights = _Idf(frequency, len(references))
     each = np.zeros(len(candidates))
     for row, (truths, candidate) in enumerate(zip(counts, candidates, strict=True)):

@@ -13,6 +13,7 @@ from egovl.models.configs import VideoConfig, VideoTowerConfig
 if TYPE_CHECKING:
     from egovl.models.hf_decoder import GPT2
     from egovl.models.narrator import Narrator
+    from egovl.models.seq2seq import Seq2Seq
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -114,3 +115,33 @@ class NarratorConfig:
         from egovl.models.narrator import Narrator
 
         return Narrator(self)
+
+
+@dataclass(frozen=True)
+class Seq2SeqConfig:
+    """A T5, for rephrasing. Sizes default to t5-large; a folder of weights brings its own."""
+
+    name: Literal["seq2seq"] = "seq2seq"
+    vocab_size: int = 32128
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+    hidden_width: int = 4096
+    start_id: int = 0
+    """What the decoder begins with."""
+    end_id: int = 1
+    pad_id: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built."""
+        _require(self.name == "seq2seq", "name", self.name, "seq2seq")
+        for name in ("vocab_size", "width", "depth", "heads", "hidden_width"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        divides = self.width % self.heads == 0
+        _require(divides, "heads", self.heads, f"a divisor of width={self.width}")
+
+    def build(self) -> Seq2Seq:
+        """Make the model with fresh weights."""
+        from egovl.models.seq2seq import Seq2Seq
+
+        return Seq2Seq(self)

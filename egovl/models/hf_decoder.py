@@ -8,6 +8,9 @@ width, V vocabulary, H heads, d width of a head, C clips, N tokens of a clip.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -149,9 +152,7 @@ class GPT2(nn.Module):
             x_BLD = self._run(block, x_BLD, context_BND)
         return self._logits(x_BLD)
 
-    def read(
-        self, tokens_RL: Tensor, cache: KeyValueCache, context_CND: Tensor | None = None
-    ) -> Tensor:
+    def read(self, tokens_RL: Tensor, cache: KeyValueCache, context_CND: Tensor | None) -> Tensor:
         """Read tokens into a cache; logits [R, V] behind the last one.
 
         Args:
@@ -167,6 +168,10 @@ class GPT2(nn.Module):
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             x_RLD = block(x_RLD, context_CND, layer, cache.rows)
         return self._logits(x_RLD[:, -1])
+
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return the input of one text in full size, on the present default device."""
+        return (torch.zeros(1, min(77, self.config.context_length), dtype=torch.long),)
 
     def _run(self, block: nn.Module, x_BLD: Tensor, context_BND: Tensor | None) -> Tensor:
         if self.config.gradient_checkpointing and self.training:
@@ -185,3 +190,33 @@ class GPT2(nn.Module):
                 f"{length} tokens do not fit this decoder's {most} positions: "
                 "lower max_new_tokens or the tokenizer's context_length"
             )
+
+    def writer(self) -> Writer:
+        """The language model alone as generation wants it."""
+        return Writer(self.read, self.config.depth)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """`Decoder` of generation: a prompt for each clip, if there are clips, any rows behind it."""
+
+    read: Callable[[Tensor, KeyValueCache, Tensor | None], Tensor]
+    """`GPT2.read`, or of the model around it."""
+    depth: int
+    clips: Tensor | None = None
+    """[C, N, D] of a prompt each; None where there is nothing to look at."""
+
+    def start(
+        self, tokens_BL: Tensor, mask_BL: Tensor | None = None
+    ) -> tuple[Tensor, KeyValueCache]:
+        """Read a prompt for each clip."""
+        rows = None
+        if self.clips is not None:
+            own = torch.arange(len(tokens_BL), device=tokens_BL.device)
+            rows = RowsOfClips(own, len(self.clips))
+        cache = KeyValueCache(self.depth, rows, mask_BL)
+        return self.read(tokens_BL, cache, self.clips), cache
+
+    def advance(self, tokens_R: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
+        """Read one more token of each row."""
+        return self.read(tokens_R[:, None], state, self.clips), state

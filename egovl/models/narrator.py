@@ -7,14 +7,13 @@ of the decoder, L tokens of a text, R rows being written, V vocabulary.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from egovl.models.decoder_configs import NarratorConfig
+from egovl.models.hf_decoder import Writer
 from egovl.models.layers.attention_pooler import AttentionPooler
-from egovl.models.layers.cross_attention import RowsOfClips
 from egovl.models.layers.key_value_cache import KeyValueCache
 
 _TIME = re.compile(r"temporal_embed|.*\.(attn_time|norm_time)\..*|.*\.time_gate")
@@ -59,7 +58,7 @@ class Narrator(nn.Module):
         """Return inputs of one clip in full size, on the present default device."""
         video = self.config.video
         pixels = torch.empty(1, 3, video.num_frames, video.image_size, video.image_size)
-        return pixels, torch.zeros(1, 77, dtype=torch.long)
+        return pixels, torch.zeros(1, min(77, self.config.decoder.context_length), dtype=torch.long)
 
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
         """Return the tokens [B, Q, D] that the decoder looks at."""
@@ -71,31 +70,10 @@ class Narrator(nn.Module):
         """Return logits [B, L, V]; without clips those of the language model alone."""
         return self.decoder(tokens_BL, clips_BQD)
 
-    def read(self, tokens_RL: Tensor, cache: KeyValueCache, clips_BQD: Tensor) -> Tensor:
+    def read(self, tokens_RL: Tensor, cache: KeyValueCache, clips_BQD: Tensor | None) -> Tensor:
         """Read tokens into a cache; logits [R, V] behind the last one."""
         return self.decoder.read(tokens_RL, cache, clips_BQD)
 
     def writer(self, clips_BQD: Tensor) -> Writer:
         """The decoder as generation wants it, looking at these clips."""
-        return Writer(self, clips_BQD)
-
-
-@dataclass(frozen=True)
-class Writer:
-    """`Decoder` of generation for some clips: a prompt each, any number of rows behind it."""
-
-    narrator: Narrator
-    clips_BQD: Tensor
-
-    def start(
-        self, tokens_BL: Tensor, mask_BL: Tensor | None = None
-    ) -> tuple[Tensor, KeyValueCache]:
-        """Read a prompt for each clip."""
-        own = torch.arange(len(tokens_BL), device=tokens_BL.device)
-        rows = RowsOfClips(own, len(self.clips_BQD))
-        cache = KeyValueCache(self.narrator.config.decoder.depth, rows, mask_BL)
-        return self.narrator.read(tokens_BL, cache, self.clips_BQD), cache
-
-    def advance(self, tokens_R: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
-        """Read one more token of each row."""
-        return self.narrator.read(tokens_R[:, None], state, self.clips_BQD), state
+        return Writer(self.read, self.config.decoder.depth, clips_BQD)

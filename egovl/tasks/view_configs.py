@@ -41,9 +41,7 @@ class ViewRetrievalConfig:
 
 
 def _published_writing() -> GenerationConfig:
-    return GenerationConfig(
-        strategy="beam", num_beams=3, max_new_tokens=64, no_repeat_ngram_size=3
-    )
+    return GenerationConfig(strategy="beam", num_beams=3, max_new_tokens=64, no_repeat_ngram_size=3)
 
 
 @dataclass(frozen=True)

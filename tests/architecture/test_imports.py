@@ -43,9 +43,29 @@ ARROWS = {
         "egovl.shards",
         "egovl.engine.task",
     ),
+    "egovl.narration": (
+        "egovl.narration",
+        "egovl.data",
+        "egovl.models",
+        "egovl.convert",
+        "egovl.engine",
+        "egovl.dist",
+        "egovl.config",
+        "egovl.recipe",
+        "egovl.run",
+        "egovl.shards",
+        "egovl.atomic",
+        "egovl.tasks.configs",
+    ),
     "egovl.tables": ("egovl.tasks", "egovl.models", "egovl.data"),
-    "egovl.recipe": ("egovl.tables", "egovl.config", "egovl.engine.configs", "egovl.data.configs"),
     "egovl.work": ("egovl.engine.folder", "egovl.engine.heartbeat"),
+    "egovl.recipe": (
+        "egovl.tables",
+        "egovl.config",
+        "egovl.engine.configs",
+        "egovl.data.configs",
+        "egovl.narration.configs",
+    ),
     "egovl.run": ("egovl",),
     "egovl.trained": ("egovl",),
     "egovl.caption": ("egovl",),
@@ -55,7 +75,12 @@ ARROWS = {
 
 # a third-party package -> the only modules that may import it
 WRAPPED = {
-    "transformers": {"egovl.models.hf_text", "egovl.data.text", "egovl.data.caption_tokens"},
+    "transformers": {
+        "egovl.models.hf_text",
+        "egovl.models.seq2seq",
+        "egovl.data.text",
+        "egovl.data.caption_tokens",
+    },
     "decord": {"egovl.data.decord_reader"},
     "torchcodec": {"egovl.data.torchcodec_reader"},
     "av": {

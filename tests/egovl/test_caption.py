@@ -135,7 +135,10 @@ def test_the_real_clips_are_searched_and_the_supports_found_are_captioned_with(
         {
             "ego_video": f"{records[key]['image_ids'][0]['vid']}.mp4",
             "exo_video": [
-                {"path": f"{records[n]['image_ids'][0]['vid']}.mp4", "caption": records[n]["answer"]}
+                {
+                    "path": f"{records[n]['image_ids'][0]['vid']}.mp4",
+                    "caption": records[n]["answer"],
+                }
                 for n in names
             ],
         }
@@ -152,7 +155,9 @@ def test_a_video_that_is_nowhere_is_refused_naming_both_places(tmp_path: Path) -
     file = tmp_path / "testdata.json"
     with pytest.raises(FileNotFoundError) as caught:
         find_video("./assets/clip.mp4", file)
-    assert "assets/clip.mp4" in str(caught.value) and str(tmp_path / "clip.mp4") in str(caught.value)
+    assert "assets/clip.mp4" in str(caught.value) and str(tmp_path / "clip.mp4") in str(
+        caught.value
+    )
 
 
 def test_an_entry_with_too_few_supports_is_refused(tmp_path: Path) -> None:

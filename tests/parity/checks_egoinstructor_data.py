@@ -140,9 +140,7 @@ _SPECIAL = {
 
 
 def _marks(tokenizer: PromptTokenizer) -> PromptMarks:
-    return PromptMarks(
-        tokenizer.answer_id, tokenizer.end_id, tokenizer.image_id, tokenizer.pad_id
-    )
+    return PromptMarks(tokenizer.answer_id, tokenizer.end_id, tokenizer.image_id, tokenizer.pad_id)
 
 
 # --- frames -------------------------------------------------------------------------------------

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from egovl.convert import narrator as convert
@@ -78,16 +77,16 @@ def _check_seen(case: GoldenCase, model: Narrator, video: Tensor, text: Tensor) 
 def check_pooler(case: GoldenCase) -> None:
     """The attention pooler alone."""
     sizes = case.json
-    # the hidden factor of the parallel branch is four, as published
+    weights = _weights_of(case).group("weights")
+    factor = weights["ff.2.weight"].shape[1] // sizes["dim"] if "ff.2.weight" in weights else 0
     pooler = AttentionPooler(
         sizes["dim"],
         sizes["context_dim"],
         sizes["heads"],
         sizes["dim_head"],
         norm_context=sizes.get("norm_context", True),
-        parallel_mlp=sizes.get("ff_mult", 4) if sizes.get("parallel_ff") else 0,
+        parallel_mlp=factor,
     )
-    weights = _weights_of(case).group("weights")
     load_published(pooler, weights, convert.POOLER_KEYS, Tolerated(dropped=convert.CONSTANTS))
     inputs = case.group("inputs")
     for name, golden in case.group("outputs").items():
@@ -137,7 +136,9 @@ def _check_generation(
         ids = torch.cat([prompt[rows], found], dim=1)
     if target is not None:
         read = target[rows] if options.get("teacher_forcing") else ids
-        logits = model.decode(clips[rows], read[:, : target.shape[1] - 1])
+        logits = model.decode(
+            clips[rows], read[:, : min(target.shape[1] - 1, config.max_new_tokens)]
+        )
         labels = target[rows, 1 : logits.shape[1] + 1]
         scores = text_perplexity(logits, labels, labels != case.json["pad"])
     for name, tensor in golden.items():

@@ -30,6 +30,11 @@ class ClipRows:
         span = Span(float(table.start_sec[index]), float(table.end_sec[index]))
         return ClipRef(self._videos.source(table.uid(index)), span)
 
+    def place(self, index: int) -> tuple[str, float, float]:
+        """Video, start and end (seconds) of a row."""
+        table = self._table
+        return table.uid(index), float(table.start_sec[index]), float(table.end_sec[index])
+
     def chunk_of(self, index: int) -> tuple[int, int]:
         """Video and chunk in which a clip begins."""
         seconds = self._videos.seconds_per_chunk()

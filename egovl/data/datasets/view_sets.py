@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from egovl.data.collate import collate
@@ -67,7 +66,10 @@ class ViewSet:
         if self._context is None and config.benchmark in ("ek100", "egomcq"):
             self._context = 77
         ego = SecondFeatures(config.features)
-        self._stores = (ego, ego if not config.exo_features else SecondFeatures(config.exo_features))
+        self._stores = (
+            ego,
+            ego if not config.exo_features else SecondFeatures(config.exo_features),
+        )
 
     def __len__(self) -> int:
         return len(self._questions)
@@ -87,9 +89,7 @@ class ViewSet:
         found = []
         for clip in self._questions[index].clips:
             store = self._stores[clip.side]
-            seconds = evaluation_seconds(
-                clip.span_sec, config.num_frames, store.length(clip.video)
-            )
+            seconds = evaluation_seconds(clip.span_sec, config.num_frames, store.length(clip.video))
             found.append(store.rows(clip.video, seconds))
         return index, found
 
@@ -187,7 +187,8 @@ def _egolearn(record: Mapping[str, Any]) -> Question:
 
 def _egomcq(record: Mapping[str, Any]) -> Question:
     choices = _choices(
-        record, lambda c: FeatureClip(c["video_uid"], (float(c["clip_start"]), float(c["clip_end"])))
+        record,
+        lambda c: FeatureClip(c["video_uid"], (float(c["clip_start"]), float(c["clip_end"]))),
     )
     return Question(tuple(choices), clean_narration(record["query"]["clip_text"]), _answer(record))
 
@@ -234,4 +235,3 @@ def _epic(config: ViewSetConfig) -> ViewSet:
     if config.relevancy is not None:
         found.relevancy = load_relevancy(config.relevancy, (len(rows), len(sentences)))
     return found
-

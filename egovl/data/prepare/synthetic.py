@@ -8,6 +8,7 @@ Layout of the folder:
     egomcq.json                  questions over the held-out videos
     corpus.json                  what was rendered, with which options
     views/                       paired views of the same actions, see synthetic_views.py
+    gpt2/                        a tokenizer of the narrations, in GPT-2's files
     ek100/ charades_ego/ egtea/ state_change/ narrations/ captions/
                                  the same actions in those formats, where every video is one file
 
@@ -43,6 +44,7 @@ from egovl.data.prepare.synthetic_benchmarks import (
     cut_actions,
     write_benchmarks,
 )
+from egovl.data.prepare.synthetic_narrator import write_narrator_files
 from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_videos
 from egovl.data.prepare.synthetic_scene import render_video
 from egovl.data.prepare.synthetic_views import write_features, write_views
@@ -188,6 +190,7 @@ def _write_annotations(
 ) -> dict[str, Any]:
     train_clips = write_egoclip(plans, folder / "egoclip.csv")
     questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
+    write_narrator_files(plans, folder)
     if all(_is_whole(config, plan) for plan in plans):
         write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
         write_views(plans, folder, config.seed)

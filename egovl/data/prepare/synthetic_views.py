@@ -130,7 +130,11 @@ def _link_videos(corpus: Path, out: Path, plans: Sequence[VideoPlan]) -> None:
 def _write_pairs(folder: Path, ego: Sequence[_Clip], exo: Sequence[_Clip]) -> None:
     partners = _by_kind(exo)
     records = [
-        {**_pair_record(clip), "text": "#C C " + clip.phrase, "nv_index": partners.get(clip.kind, [])}
+        {
+            **_pair_record(clip),
+            "text": "#C C " + clip.phrase,
+            "nv_index": partners.get(clip.kind, []),
+        }
         for clip in ego
     ]
     _write_numbered(folder / "ego_train.json", records)
@@ -242,9 +246,7 @@ def _write_choices(
         egos = [pairs[i][0] for i in chosen]
         text = "#C C " + pairs[number][0].phrase
         entries = {str(k): _mcq_entry(clip) for k, clip in enumerate(egos)}
-        mcq.append(
-            {"answer": answer, "types": 1, "query": {"clip_text": text}, "choices": entries}
-        )
+        mcq.append({"answer": answer, "types": 1, "query": {"clip_text": text}, "choices": entries})
         entries = {str(k): _summ_entry(clip) for k, clip in enumerate(egos)}
         summ.append(
             {"answer": answer, "types": 1, "query": {"summary_text": text}, "choices": entries}

@@ -195,13 +195,12 @@ class Captioner(nn.Module):
 
 def is_trained(name: str) -> bool:
     """Whether a parameter learns in the published recipe: resampler, media layers, token table."""
-    return (
-        name.startswith("resampler.") or ".media." in name or name.startswith("embed.tokens.")
-    )
+    return name.startswith("resampler.") or ".media." in name or name.startswith("embed.tokens.")
 
 
 def is_decayed(name: str, param: nn.Parameter) -> bool:
     """Published weight decay: matrices of the media layers, and the norm weight of their
-    feed-forward, which the rule on names misses (Egoinstructor spec 5)."""
+    feed-forward, which the rule on names misses (Egoinstructor spec 5).
+    """
     spared = ("ff_gate", "attn_gate", "norm", "bias")
     return ".media." in name and not any(part in name for part in spared)

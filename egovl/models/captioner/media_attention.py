@@ -52,9 +52,7 @@ class _MediaAttention(nn.Module):
     def __init__(self, width: int, media_width: int, config: MediaAttentionConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.cross = CrossAttention(
-            width, media_width, config.heads, config.head_width, bias=False
-        )
+        self.cross = CrossAttention(width, media_width, config.heads, config.head_width, bias=False)
 
     def make_keys(self, media_BTKM: Tensor) -> MediaKeys:
         return MediaKeys(self.cross.remember(media_BTKM.flatten(1, 2)), media_BTKM.shape[1])

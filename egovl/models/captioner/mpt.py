@@ -74,9 +74,7 @@ class _Attention(nn.Module):
         return self.proj(out_BHLd.transpose(1, 2).flatten(2)), KeyValues(k, v)
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float
-) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
     if q.dtype == bias.dtype:
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=bias, scale=scale, dropout_p=dropout
@@ -147,9 +145,7 @@ class MPTEmbedding(nn.Module):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.width)
-        self.positions = (
-            None if config.alibi else nn.Embedding(config.context_length, config.width)
-        )
+        self.positions = None if config.alibi else nn.Embedding(config.context_length, config.width)
         self.dropout = nn.Dropout(config.embedding_dropout)
 
     def forward(self, tokens_BL: Tensor, visible_BS: Tensor) -> Tensor:

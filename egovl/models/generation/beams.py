@@ -99,8 +99,12 @@ class _Search:
         sampled = config.strategy == "beam_sample"
         # drawn beams: each returned text is the best of a search of its own
         per_prompt = config.num_return_sequences if sampled else 1
+        # published draws are made for finished runs too
+        self._draws_for_all = sampled and config.legacy_beam_scores
         self._keep = 1 if sampled else config.num_return_sequences
-        prompt_of_run = torch.arange(len(prompt), device=prompt.device).repeat_interleave(per_prompt)
+        prompt_of_run = torch.arange(len(prompt), device=prompt.device).repeat_interleave(
+            per_prompt
+        )
         self._per_run = self._groups * self._beams
         self.prompt_of_row = prompt_of_run.repeat_interleave(self._per_run)
         self._prompt = prompt
@@ -223,6 +227,8 @@ class _Search:
         runs = torch.arange(len(self._living), device=self._device)[:, None, None]
         rows = runs * self._per_run + groups * self._beams + beams
         staying = [p for p, n in enumerate(self._living) if not all(self._runs[n].done)]
+        if staying and self._draws_for_all:
+            staying = list(range(len(self._living)))
         index = torch.tensor(staying, dtype=torch.int64, device=self._device)
         self._living = [self._living[place] for place in staying]
         self._scores = scores[index]

@@ -36,8 +36,9 @@ class LayerCache:
         layer = LayerCache(cache)
         layer._keys = None if self._keys is None else self._keys[rows]
         layer._values = None if self._values is None else self._values[rows]
-        whole = clips is None or self.memory is None
-        layer.memory = self.memory if whole else self.memory.select(clips)
+        layer.memory = self.memory
+        if self.memory is not None and clips is not None:
+            layer.memory = self.memory.select(clips)
         return layer
 
 
