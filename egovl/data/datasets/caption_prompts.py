@@ -1,4 +1,6 @@
-"""Prompts of the captioner: an ego clip, and clips of how others do it (Egoinstructor spec 3.2-3.4).
+"""Prompts of the captioner: an ego clip, and clips of how others do it.
+
+Egoinstructor spec 3.2 to 3.4.
 
 A support whose video cannot be read is left out, and the next one takes its place; the ego clip
 itself must be readable. Prompts that are trained end with their answer; those that are evaluated

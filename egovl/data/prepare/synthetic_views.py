@@ -8,7 +8,7 @@ two feature extractors give for the same action, which nothing but training brin
 A feature covers an eighth of a second here, so that a clip of a second has some; the retriever's
 annotations count these as seconds. The captioner's annotations are in true seconds.
 
-    views/ego_train.json, exo.json          pairs, with nv_index
+    views/ego_train.json, ego_val.json, exo.json    pairs, with nv_index
     views/features_ego, features_exo        stores of features
     views/charades_video_retrieval.json     one held-out ego clip and one exo clip of each action
     views/egolearn_mcq.json, egomcq.json, egosumm_mcq.json, youcook.json
@@ -79,7 +79,7 @@ def write_views(plans: Sequence[VideoPlan], corpus: Path, seed: int) -> None:
     held, exo = _clips(p for p in plans if p.split == EVAL), _clips(exo_plans)
     _link_videos(corpus, folder / "exo_videos", exo_plans)
     rng = np.random.default_rng((seed, 17))
-    _write_pairs(folder, ego, exo)
+    _write_pairs(folder, ego, held, exo)
     _write_sets(folder, held, exo, rng)
     for name, clips in (("train", ego), ("val", held)):
         _write_prompts(folder, name, clips, exo, rng)
@@ -127,17 +127,20 @@ def _link_videos(corpus: Path, out: Path, plans: Sequence[VideoPlan]) -> None:
             link.symlink_to(os.path.relpath(corpus / "videos" / plan.uid / "0.mp4", out))
 
 
-def _write_pairs(folder: Path, ego: Sequence[_Clip], exo: Sequence[_Clip]) -> None:
+def _write_pairs(
+    folder: Path, ego: Sequence[_Clip], held: Sequence[_Clip], exo: Sequence[_Clip]
+) -> None:
     partners = _by_kind(exo)
-    records = [
-        {
-            **_pair_record(clip),
-            "text": "#C C " + clip.phrase,
-            "nv_index": partners.get(clip.kind, []),
-        }
-        for clip in ego
-    ]
-    _write_numbered(folder / "ego_train.json", records)
+    for name, clips in (("ego_train", ego), ("ego_val", held)):
+        records = [
+            {
+                **_pair_record(clip),
+                "text": "#C C " + clip.phrase,
+                "nv_index": partners.get(clip.kind, []),
+            }
+            for clip in clips
+        ]
+        _write_numbered(folder / f"{name}.json", records)
     spoken = [
         {**_pair_record(clip), "text": _spoken(clip, i), "refined_text": f"person {clip.phrase}"}
         for i, clip in enumerate(exo)

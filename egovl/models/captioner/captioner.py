@@ -199,8 +199,9 @@ def is_trained(name: str) -> bool:
 
 
 def is_decayed(name: str, param: nn.Parameter) -> bool:
-    """Published weight decay: matrices of the media layers, and the norm weight of their
-    feed-forward, which the rule on names misses (Egoinstructor spec 5).
+    """Published weight decay: matrices of the media layers (Egoinstructor spec 5).
+
+    And the norm weight of their feed-forward, which the rule on names misses.
     """
     spared = ("ff_gate", "attn_gate", "norm", "bias")
     return ".media." in name and not any(part in name for part in spared)

@@ -227,7 +227,7 @@ def test_a_trained_part_laid_over_a_base_folder_gives_the_whole_model(tmp_path: 
 def test_a_file_with_a_frozen_weight_missing_is_refused() -> None:
     whole = egoinstructor_captioner.publish(TINY.build().state_dict())
     del whole["lang_encoder.transformer.ln_f.weight"]
-    with pytest.raises(CheckpointError, match="lacks 1 tensors: norm.weight"):
+    with pytest.raises(CheckpointError, match="lacks 1 tensors"):
         egoinstructor_captioner.load_captioner(TINY.build(), whole)
 
 
