@@ -85,7 +85,7 @@ def _search(args: argparse.Namespace) -> Done:
         named = ", ".join("--" + name.replace("_", "-") for name in missing)
         raise ValueError(f"{named}: needed to search (only --merge does without)")
     shard, count = _shard(args.shard)
-    ego, exo = (load_view_clips(f, is_exo=i) for i, f in enumerate((args.ego, args.exo)))
+    ego, exo = load_view_clips(args.ego, is_exo=False), load_view_clips(args.exo, is_exo=True)
     keys = distinct([(clip.video, clip.span_sec) for clip in exo])
     if len(keys) < args.top:
         raise ValueError(f"{args.exo} has {len(keys)} distinct clips, fewer than --top {args.top}")
@@ -163,7 +163,7 @@ def _merge(args: argparse.Namespace) -> Done:
     unfinished = unfinished_shards(args.out, count) if args.shard != "0/1" else []
     if unfinished:
         raise ValueError(f"{args.out}: shards {unfinished} of {count} are not finished")
-    ego, exo = (load_view_clips(f, is_exo=i) for i, f in enumerate((args.ego, args.exo)))
+    ego, exo = load_view_clips(args.ego, is_exo=False), load_view_clips(args.exo, is_exo=True)
     found = {int(record["key"]): record["supports"] for record in read_shards(args.out)}
     lacking = sorted(set(range(len(ego))) - set(found))
     if lacking:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -81,9 +82,9 @@ def test_a_media_token_that_is_written_moves_on_to_the_next_clip() -> None:
     media, tokens = media_of(model, 2), prompt(1)
     step = torch.tensor([IMAGE])
     for kind in (Writer, UncachedWriter):
-        writer = kind(model, media, IMAGE)
+        writer: Any = kind(model, media, IMAGE)
         logits, state = writer.start(tokens)
-        logits, _ = writer.advance(step, state)  # type: ignore[arg-type]
+        logits, _ = writer.advance(step, state)
         whole = torch.cat([tokens, step[None]], dim=1)
         clip = (whole == IMAGE).long().cumsum(1)
         hidden, _ = model.read_words(whole, whole > 0, clip, model.make_keys(media))
