@@ -122,15 +122,25 @@ class WriteConfig:
 class InitConfig:
     """Weights to start from."""
 
-    origin: Literal["auto", "egovl", "clip", "timm", "lavila", "egovlp", "hiervl", "groundnlq"] = (
-        "egovl"
-    )
+    origin: Literal[
+        "auto",
+        "egovl",
+        "clip",
+        "timm",
+        "lavila",
+        "egovlp",
+        "hiervl",
+        "groundnlq",
+        "egoinstructor",
+    ] = "egovl"
     """Who wrote the file: our own run folder or export, or a released checkpoint to convert; auto:
     by its tensors' names."""
     file: Path | None = None
     text: Path | None = None
     """Where the text side starts from weights of its own: a Hugging Face folder of DistilBERT or,
     for a narrator, of GPT-2; there also a run folder or export of a language model of ours."""
+    base: Path | None = None
+    """Folder of the base model that a captioner's trained part, `file`, is laid over."""
     inflate: Literal["bilinear", "zeros", "interp"] | None = None
     """How a temporal embedding of fewer frames is stretched; null: as the origin's paper does."""
     resize_positions: bool = False
@@ -141,8 +151,8 @@ class InitConfig:
     """Of a grounder; false: its heads keep their own initial values (GroundNLQ's finetuning)."""
 
     def __post_init__(self) -> None:
-        if self.file is None and self.text is None:
-            raise ValueError("neither file nor text is there; init: null starts at random")
+        if self.file is None and self.text is None and self.base is None:
+            raise ValueError("neither file, text nor base is there; init: null starts at random")
 
 
 @dataclass(frozen=True)

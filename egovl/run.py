@@ -18,6 +18,7 @@ from torch import nn
 from egovl import config as configuration
 from egovl import dist
 from egovl.convert.distilbert import load_text_tower
+from egovl.convert.egoinstructor_files import load_base
 from egovl.convert.initialize import Adaptation, load_released, load_weights
 from egovl.convert.load import LoadReport
 from egovl.convert.narrator import load_decoder, load_own_decoder
@@ -186,6 +187,8 @@ def initialize(model: nn.Module, recipe: Recipe) -> int:
     if init is None:
         return 0
     adaptation = Adaptation(init.inflate, init.resize_positions, init.weights, init.heads)
+    if init.base is not None:
+        logger.info("%s (base): %s", init.base, load_base(model, init.base))
     if init.text is not None:
         logger.info("%s (text side): %s", init.text, _load_text(model, init.text))
     if init.file is None:

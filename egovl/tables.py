@@ -27,10 +27,17 @@ from egovl.data.datasets.long_video_configs import (
     SummaryMCQConfig,
 )
 from egovl.data.datasets.nlq_configs import NLQConfig
+from egovl.data.datasets.view_configs import (
+    CaptionPromptsConfig,
+    ViewPairsConfig,
+    ViewSetConfig,
+)
+from egovl.models.captioner.configs import CaptionerConfig
 from egovl.models.configs import ClassifierConfig, DualEncoderConfig
 from egovl.models.decoder_configs import GPT2Config, NarratorConfig, Seq2SeqConfig
 from egovl.models.grounder.configs import GrounderConfig
 from egovl.models.hierarchy_configs import HierarchicalEncoderConfig, LongVideoConfig
+from egovl.models.view_configs import ViewRetrieverConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
@@ -48,6 +55,7 @@ from egovl.tasks.hierarchy_configs import (
     SummaryChoiceConfig,
 )
 from egovl.tasks.narration_configs import NarrationConfig
+from egovl.tasks.view_configs import CaptioningConfig, ViewRetrievalConfig
 
 TASKS = {
     "contrastive": ContrastiveConfig,
@@ -61,6 +69,8 @@ TASKS = {
     "long_video_classification": LongVideoClassificationConfig,
     "anticipation": AnticipationTaskConfig,
     "grounding": GroundingConfig,
+    "view_retrieval": ViewRetrievalConfig,
+    "captioning": CaptioningConfig,
     "narration": NarrationConfig,
     "features": FeaturesConfig,
 }
@@ -71,6 +81,8 @@ MODELS = {
     "hierarchical": HierarchicalEncoderConfig,
     "long_video": LongVideoConfig,
     "grounder": GrounderConfig,
+    "view_retriever": ViewRetrieverConfig,
+    "captioner": CaptionerConfig,
     "gpt2": GPT2Config,
     "narrator": NarratorConfig,
     "seq2seq": Seq2SeqConfig,
@@ -95,4 +107,7 @@ DATASETS = {
     "lta": AnticipationConfig,
     "nlq": NLQConfig,
     "video_windows": VideoWindowsConfig,
+    "view_pairs": ViewPairsConfig,
+    "view_set": ViewSetConfig,
+    "caption_prompts": CaptionPromptsConfig,
 }

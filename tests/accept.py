@@ -172,6 +172,31 @@ LINES = {
         ),
         2,
     ),
+    "egoinstructor-1": Line(
+        "parity on every family of Egoinstructor",
+        (f"{PYTEST} tests/parity/test_egoinstructor.py",),
+        5,
+    ),
+    "egoinstructor-2": Line(
+        "released layouts of retriever and captioner at full size, key for key, in and out",
+        (f"{PYTEST} tests/egovl/convert/test_egoinstructor.py",),
+        1,
+    ),
+    "egoinstructor-3": Line(
+        "the real clips through retrieval and captioning, 0 to 4 shots, tiny random weights",
+        (f"{PYTEST} tests/egovl/test_caption.py",),
+        1,
+    ),
+    "egoinstructor-4": Line(
+        "R@1 ten times chance; supports help held-out CIDEr, three seeds; preempted, bit-equal",
+        ("-m tests.integration.supports",),
+        60,
+    ),
+    "egoinstructor-5": Line(
+        "captions with the cache against without; top-15 of a million keys",
+        ("-m pytest tests/bench/test_bench_egoinstructor.py --benchmark-only -q -s",),
+        15,
+    ),
 }
 
 

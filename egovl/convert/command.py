@@ -16,6 +16,7 @@ origins:
   lavila   dual encoders and classifiers of LaViLa's model zoo
   egovlp   EgoVLP's released dual encoders
   hiervl   HierVL's released encoders; what its aggregator never uses is reported as dropped
+  egoinstructor   its released retriever, and the trained part of its captioner
   clip     OpenAI's CLIP with a vision transformer
   groundnlq  GroundNLQ's grounding models, base and star (raw weights; --ema for their average)
   egovl    a file that `export` or `convert` wrote
@@ -37,6 +38,7 @@ _SUFFIXES = {
     "egovlp": _TORCH,
     "hiervl": _TORCH,
     "groundnlq": (".tar", *_TORCH),
+    "egoinstructor": _TORCH,
 }
 
 
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--origin",
         required=True,
-        choices=("lavila", "egovlp", "hiervl", "groundnlq", "clip", "egovl"),
+        choices=("lavila", "egovlp", "hiervl", "groundnlq", "egoinstructor", "clip", "egovl"),
         help="who wrote IN",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
@@ -69,7 +71,6 @@ def main(args: argparse.Namespace) -> int:
     if args.out.suffix not in _SUFFIXES[args.to]:
         return _refuse(f"--out {args.out}: a file for {args.to} ends in {_SUFFIXES[args.to][0]}")
     # kept out of the top so that --help loads no torch
-    from egovl.convert.released import publish
     from egovl.convert.save import save_checkpoint, save_weights
 
     try:
@@ -79,16 +80,30 @@ def main(args: argparse.Namespace) -> int:
         if args.to == "egovl":
             save_weights(args.out, weights, config=_described(converted.config))
         else:
-            save_checkpoint(args.out, publish(converted.config, weights, args.to))
+            save_checkpoint(args.out, _published(converted.config, weights, args.to))
     except (OSError, ValueError) as error:
         return _refuse(error)
     print(f"{args.out}: {len(weights)} tensors, {args.out.stat().st_size / 2**20:.0f} MiB")
     return 0
 
 
+def _published(config: Any, weights: dict[str, Any], layout: str) -> dict[str, Any]:
+    if layout == "egoinstructor":
+        from egovl.convert import egoinstructor_files
+
+        return egoinstructor_files.publish(config, weights)
+    from egovl.convert.released import publish
+
+    return publish(config, weights, layout)
+
+
 def _read(args: argparse.Namespace) -> Converted:
     from egovl.convert.released import convert_released
 
+    if args.origin == "egoinstructor":
+        from egovl.convert.egoinstructor_files import convert_file
+
+        return convert_file(args.file)
     if args.origin != "egovl":
         return convert_released(args.file, args.origin, strict=args.strict, averaged=args.ema)
     from egovl.convert.own import read_weights_file

@@ -78,6 +78,8 @@ CAPTIONER_KEYS = (
 )
 """Names of the published model, the three matrices of CLIP's attention joined (`join_qkv`)."""
 
+SAME_NAMES = KeyMap([Rename("{rest}", "{rest}")])
+
 TOKENS = "lang_encoder.transformer.wte.weight"
 _POSITION_IDS = r"vision_encoder\.vision_model\.embeddings\.position_ids"
 _FRAME_EMBED = "resampler.frame_embed"

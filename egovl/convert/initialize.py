@@ -10,10 +10,22 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from egovl.convert import clip, egovlp, groundnlq, hiervl, lavila, narrator, own
+from egovl.convert import (
+    clip,
+    egoinstructor,
+    egoinstructor_captioner,
+    egoinstructor_files,
+    egovlp,
+    groundnlq,
+    hiervl,
+    lavila,
+    narrator,
+    own,
+)
 from egovl.convert.load import LoadReport
 from egovl.convert.space_time import InflateMode, with_frames, with_patches
 from egovl.convert.unpickle import CheckpointError, load_checkpoint
+from egovl.models.captioner.captioner import Captioner
 from egovl.models.classifier import Classifier
 from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
@@ -22,6 +34,7 @@ from egovl.models.hf_decoder import GPT2
 from egovl.models.hierarchy_configs import LongVideoConfig
 from egovl.models.long_video import LongVideoModel
 from egovl.models.narrator import Narrator
+from egovl.models.retriever import ViewRetriever
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +111,17 @@ ORIGINS: Mapping[str, Origin] = {
 GROUNDER_LOADERS: Mapping[str, Callable[[Grounder, State, bool], LoadReport]] = {
     "groundnlq": groundnlq.load_state,
     "egovl": own.load_grounder,
+}
+
+
+RETRIEVER_LOADERS: Mapping[str, Loader] = {
+    "egoinstructor": egoinstructor.load_retriever,
+    "clip": egoinstructor.load_clip_text,
+    "egovl": own.load_same,
+}
+CAPTIONER_LOADERS: Mapping[str, Loader] = {
+    "egoinstructor": egoinstructor_captioner.load_captioner,
+    "egovl": egoinstructor_files.load_own_captioner,
 }
 
 
@@ -180,6 +204,9 @@ def load_weights(
     Raises:
         CheckpointError: they are another model's, or of other sizes.
     """
+    for kind, loaders in ((ViewRetriever, RETRIEVER_LOADERS), (Captioner, CAPTIONER_LOADERS)):
+        if isinstance(model, kind) and origin in loaders:
+            return loaders[origin](model, state)
     if isinstance(model, Grounder) and origin in GROUNDER_LOADERS:
         return GROUNDER_LOADERS[origin](model, state, adaptation.heads)
     known = ORIGINS.get(origin)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from egovl.convert.heads import OWN_HEADS
 from egovl.convert.keys import KeyMap, Rename
@@ -69,6 +69,11 @@ def load_grounder(
     """Fill a grounder, strictly; its heads may be left out. The loss's normaliser starts anew."""
     dropped = ("normalizer",) if keep_heads else ("normalizer", OWN_HEADS)
     return load_published(model, state, SAME_NAMES, Tolerated(dropped, dropped))
+
+
+def load_same(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """Fill a model from one of its own kind, strictly."""
+    return load_published(model, state, SAME_NAMES)
 
 
 def load_narrator(model: Narrator, state: Mapping[str, Tensor]) -> LoadReport:

@@ -84,8 +84,8 @@ def attributes(value: object) -> dict[str, Any]:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a torch, TorchScript or safetensors file.
 
-    Weights are the entry `state_dict` or `model_state_dict` where there is one, else every tensor of
-    the file. Leading `module.` is cut off names and floating point becomes float32.
+    Weights are the entry `state_dict` or `model_state_dict` where there is one, else every tensor
+    of the file. Leading `module.` is cut off names and floating point becomes float32.
 
     Raises:
         FileNotFoundError: no such file.

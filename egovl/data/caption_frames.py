@@ -103,4 +103,4 @@ def published_chunk_sec(root: str, is_ego: bool) -> tuple[int | None, float | No
 
 def is_inside(span: tuple[float, float]) -> bool:
     """Whether a span is one at all."""
-    return all(math.isfinite(value) for value in span) and 0 <= span[0]
+    return all(math.isfinite(value) for value in span) and span[0] >= 0

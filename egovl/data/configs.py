@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from egovl.data.caption_tokens import CaptionTokenizer
     from egovl.data.datasets.egoclip import EgoClip
     from egovl.data.datasets.egomcq import EgoMCQ
+    from egovl.data.prompt_tokens import PromptTokenizer
     from egovl.data.text import CLIPTokenizer, HFTokenizer
 
 PUBLISHED_CHUNK_SEC = {"egovlp": 600.0, "lavila": 300.0}
@@ -306,8 +307,31 @@ class CaptionTokenizerConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PromptTokenizerConfig:
+    """GPT-NeoX's tokens for prompts, from a local tokenizer.json."""
+
+    file: Path
+    name: Literal["prompt"] = "prompt"
+    context_length: int = 2048
+    legacy_truncate: bool = False
+    """A long prompt is cut before its begin and end are put around it, two tokens too many."""
+
+    def __post_init__(self) -> None:
+        _check(self.context_length >= 3, "context_length", self.context_length, "at least 3")
+
+    def build(self) -> PromptTokenizer:
+        """Read the tokenizer."""
+        from egovl.data.prompt_tokens import load_prompt_tokenizer
+
+        return load_prompt_tokenizer(
+            self.file, self.context_length, legacy_truncate=self.legacy_truncate
+        )
+
+
 TOKENIZERS = {
     "clip_bpe": CLIPBPEConfig,
     "gpt2": CaptionTokenizerConfig,
     "hf": HFTokenizerConfig,
+    "prompt": PromptTokenizerConfig,
 }

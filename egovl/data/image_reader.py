@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -72,3 +73,10 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write ``[H, W, 3]`` uint8 pixels in the format of the file's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
+    """A picture ``[H, W, 3]`` uint8 as a JPEG file's bytes."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    return file.getvalue()

@@ -28,8 +28,9 @@ from egovl.data.batch_reader import BatchPlan, BatchReader, LoadedBatch
 from egovl.data.collate import Tokenizer
 from egovl.data.configs import LoaderConfig
 from egovl.data.decode import DecodeError
+from egovl.data.item_reader import ItemReader
 from egovl.data.order import global_batches, sample_order
-from egovl.data.types import Batch, ClipDataset, OrdersEvaluation, ReadsBatches
+from egovl.data.types import Batch, ClipDataset, OrdersEvaluation, ReadsBatches, ReadsItems
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +181,8 @@ def _reader(
 ) -> torch.utils.data.Dataset:
     if isinstance(dataset, ReadsBatches):
         return dataset.batch_reader(config, seed)
+    if isinstance(dataset, ReadsItems):
+        return ItemReader(dataset, config, tokenizer, seed)
     return BatchReader(dataset, config, tokenizer, seed)
 
 

@@ -1,4 +1,6 @@
-"""Which second-features of a clip the retriever sees: pure arithmetic (Egoinstructor spec 3.5, 3.6).
+"""Which second-features of a clip the retriever sees: pure arithmetic.
+
+Egoinstructor spec 3.5, 3.6.
 
 A feature covers one second; feature t belongs to seconds t to t + 1.
 """

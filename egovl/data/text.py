@@ -75,7 +75,7 @@ class CLIPTokenizer:
         self._ids = {part: i for i, part in enumerate([*parts, _START, _END])}
         self._parts = {i: part for part, i in self._ids.items()}
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self._legacy_truncate = legacy_truncate
+        self.legacy_truncate = legacy_truncate
         self._word_ids: dict[str, list[int]] = {
             _START: [self.start_id],
             _END: [self.end_id],
@@ -109,7 +109,7 @@ class CLIPTokenizer:
             ids = [self.start_id, *self.encode(text), self.end_id]
             if len(ids) > length:
                 ids = ids[:length]
-                if not self._legacy_truncate:
+                if not self.legacy_truncate:
                     ids[-1] = self.end_id
             tokens[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = True

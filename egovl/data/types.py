@@ -210,6 +210,23 @@ class ReadsBatches(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsItems(Protocol):
+    """A dataset whose samples are more than clips and one text: it reads and joins them itself."""
+
+    def read_item(self, index: int, config: Any, random: RandomSource | None) -> Any:
+        """One sample, from files; without ``random`` as in evaluation.
+
+        Raises:
+            DecodeError: It cannot be read.
+        """
+        ...
+
+    def join_items(self, items: Sequence[Any], tokenizer: Any) -> Batch:
+        """Samples as a batch."""
+        ...
+
+
 @dataclass(slots=True)
 class Batch:
     """What a step gets. Rows follow ``index``.

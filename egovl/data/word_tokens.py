@@ -62,7 +62,7 @@ _AFTER_PADDING = _rules(
 )
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
 
-TAGS = frozenset("# c cc o x y b p s r g n z v k".split())
+TAGS = frozenset(["#", "c", "cc", "o", "x", "y", "b", "p", "s", "r", "g", "n", "z", "v", "k"])
 """Words of EgoClip's narrations that stand for people and marks."""
 
 

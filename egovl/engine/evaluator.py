@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from egovl import dist
 from egovl.engine.heartbeat import beat
+from egovl.engine.parallel import whole_weights
 from egovl.engine.task import DeviceBatch, EvalTask, PreparedEvalTask
 
 
@@ -59,6 +61,8 @@ def evaluate(
     was_training = model.training
     model.eval()
     kept: list[dict[str, Tensor]] = []
+    gathered_weights = contextlib.ExitStack()
+    gathered_weights.enter_context(whole_weights(model))
     try:
         if isinstance(evaluation.task, PreparedEvalTask):
             with autocast() if autocast else torch.autocast(device.type, enabled=False):
@@ -74,6 +78,7 @@ def evaluate(
                 rows = evaluation.task.eval_step(model, batch)
             kept.append({"index": batch.index, **rows})
     finally:
+        gathered_weights.close()
         model.train(was_training)
     local = {key: torch.cat([rows[key] for rows in kept]) for key in kept[0]} if kept else {}
     nothing = torch.empty(0, dtype=torch.int64, device=device)

@@ -66,6 +66,7 @@ def build_optimizer(
         ValueError: if the model has no trainable parameter.
     """
     groups: list[dict[str, Any]] = []
+    is_decayed = getattr(model, "is_decayed", is_decayed)  # a model may have a published rule
     if config.decay_all:
         is_decayed = _every_one
     for group in param_groups(model, config.weight_decay, is_decayed):

@@ -26,12 +26,14 @@ def shard(model: nn.Module, device: torch.device) -> None:
     for module in list(model.modules()):
         if isinstance(module, nn.ModuleList):
             for block in module:
-                if any(param.requires_grad for param in block.parameters()):
+                if next(block.parameters(), None) is not None:  # frozen ones are sharded as well
                     fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     # tasks also call these by name, past the forward at which parameters would be gathered
-    for name in getattr(model, "forward_methods", ()):
-        register_fsdp_forward_method(model, name)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            for name in getattr(module, "forward_methods", ()):
+                register_fsdp_forward_method(module, name)
 
 
 def wrap(model: nn.Module, config: TrainerConfig, device: torch.device) -> nn.Module:
@@ -63,6 +65,25 @@ def gradients_stay_local(network: nn.Module) -> Generator[None]:
             network.set_requires_gradient_sync(True)
     else:
         yield
+
+
+@contextlib.contextmanager
+def whole_weights(model: nn.Module) -> Generator[None]:
+    """Hold a sharded model's weights on every rank, so that ranks may call it unequally often.
+
+    Ranks evaluate unequal numbers of batches and write texts of unequal length; a model that
+    gathered its weights at every call would wait for the others for ever.
+    """
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(unit is not model, recurse=False)
 
 
 def clip_grad_norm(params: Iterable[nn.Parameter], limit: float) -> Tensor:

@@ -26,10 +26,10 @@ def diagonal_ranks(similarity: Array, *, legacy_ties: bool = False) -> NDArray[n
         raise ValueError(f"similarity is {values.shape}: need [N, N], row i belongs to column i")
     refuse_nan(values, "queries")
     own = values.diagonal()[:, None]
-    above = (values > own).sum(axis=1)
+    above: NDArray[np.int64] = (values > own).sum(axis=1)
     if not legacy_ties:
         return above
-    equal = (values == own).sum(axis=1)
+    equal: NDArray[np.int64] = (values == own).sum(axis=1)
     first = np.cumsum(equal) - equal
     return np.repeat(above, equal) + np.arange(equal.sum()) - np.repeat(first, equal)
 

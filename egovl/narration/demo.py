@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.io import encode_jpeg
 
 from egovl.convert.own import read_weights_file
 from egovl.convert.released import convert_released
 from egovl.data.configs import CaptionTokenizerConfig, ChunkedVideoConfig, LoaderConfig
+from egovl.data.image_reader import encode_jpeg
 from egovl.data.loader import build_eval_loader
 from egovl.data.reader_cache import ReaderCache
 from egovl.data.types import VideoSource
@@ -103,15 +103,19 @@ def narrate_video(
         with torch.no_grad():
             written = job.narrate(pixels.to(device), generator)
         for row, record, frames in zip(batch.index.tolist(), written, pixels, strict=True):
-            place, texts = places[row], tuple(record["texts"])
+            place, texts = places[row], tuple(map(_one_line, record["texts"]))
             lines.append(TimedLine(place.start_sec, place.end_sec, texts, _pictures(frames)))
     return lines
 
 
 def _pictures(frames_CTHW: Tensor) -> tuple[bytes, ...]:
-    pictures = frames_CTHW.to(torch.uint8).unbind(1)
-    encoded = [cast(Tensor, encode_jpeg(p.contiguous(), _PICTURE_QUALITY)) for p in pictures]
-    return tuple(bytes(jpeg.numpy()) for jpeg in encoded)
+    pictures = frames_CTHW.to(torch.uint8).permute(1, 2, 3, 0).numpy()
+    return tuple(encode_jpeg(picture, _PICTURE_QUALITY) for picture in pictures)
+
+
+def _one_line(text: str) -> str:
+    """A text that breaks neither a line nor a subtitle, whatever was written."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _load(checkpoint: Path) -> _Weights:

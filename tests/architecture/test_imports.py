@@ -81,6 +81,9 @@ ARROWS = {
     "egovl.ground": ("egovl",),
     "egovl.ground_page": ("egovl.data", "egovl.atomic"),
     "egovl.ground_configs": (),
+    "egovl.trained": ("egovl",),
+    "egovl.caption": ("egovl",),
+    "egovl.retrieve": ("egovl",),
     "egovl.__main__": ("egovl",),
 }
 

@@ -87,7 +87,7 @@ def _retriever_output(
     if name == "logit_scale":
         return model.logit_scale[0].exp()
     if name == "visual_positional_embedding":
-        return sinusoid_table(*golden.shape)
+        return sinusoid_table(golden.shape[0], golden.shape[1])
     if name == "image_tokens_no_project":
         return model.video.forward_tokens(inputs["video"])
     side, _, suffix = name.partition("_embed")

@@ -142,7 +142,7 @@ def check_generation(case: GoldenCase) -> None:
             continue
         config = _generation_config(case, settings)
         for kind in (Writer, UncachedWriter):
-            writer = kind(model, media, _media_id(case))
+            writer: Any = kind(model, media, _media_id(case))
             mask = inputs["attention_mask"].bool()
             written = generate(writer, prompt, config, mask=mask)
             ids = torch.cat([prompt, written.ids], dim=1)

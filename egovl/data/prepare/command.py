@@ -30,6 +30,7 @@ what it makes:
   DIR/ek100, charades_ego, egtea, state_change, narrations, captions
                                    the same actions in the formats of EK-100, Charades-Ego, EGTEA,
                                    OSCC and PNR, LaViLa's lists, WebVid and CC3M (not with chunks)
+  DIR/views                        features and prompts of paired views, in Egoinstructor's formats
 
 It is rendered in DIR.partial and renamed when whole. Stopped? Run the same command again: it goes
 on. Already there? It says so and does nothing.

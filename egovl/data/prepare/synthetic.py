@@ -9,6 +9,7 @@ Layout of the folder:
     egosummary_full.csv summary*.json summarymcq_full.json howto100m_*.csv fho_lta_*.json
                                  what synthetic_summaries.py tells of whole stretches
     corpus.json                  what was rendered, with which options
+    views/                       paired views of the same actions, see synthetic_views.py
     gpt2/                        a tokenizer of the narrations, in GPT-2's files
     ek100/ charades_ego/ egtea/ state_change/ narrations/ captions/
                                  the same actions in those formats, where every video is one file
@@ -50,6 +51,7 @@ from egovl.data.prepare.synthetic_narrator import write_narrator_files
 from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_videos
 from egovl.data.prepare.synthetic_scene import render_video
 from egovl.data.prepare.synthetic_summaries import write_summaries
+from egovl.data.prepare.synthetic_views import write_features, write_views
 
 REPORT_NAME = "corpus.json"
 FORMAT = 3  # raise when the same options would render something else
@@ -175,6 +177,7 @@ def _render_one(config: SyntheticConfig, plan: VideoPlan, videos: Path) -> None:
     frames = render_video(plan, config.size)
     if _is_whole(config, plan) and plan.key[2] < config.trimmed_videos:
         cut_actions(plan, frames, videos.parent)
+    write_features(plan, frames, videos.parent)
     per_chunk = config.chunk_sec * FRAMES_PER_SEC
     for number, start in enumerate(range(0, len(frames), per_chunk)):
         chunk = frames[start : start + per_chunk]
@@ -196,6 +199,7 @@ def _write_annotations(
     num_summary_questions = write_summaries(plans, folder, config.seed)
     if all(_is_whole(config, plan) for plan in plans):
         write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
+        write_views(plans, folder, config.seed)
     report = {
         "options": _options(config),
         "videos": len(plans),

@@ -132,9 +132,9 @@ def _write_epic(plans: Iterable[VideoPlan], folder: Path, split: str) -> None:
                     identity,
                     participant,
                     video,
-                    _timestamp(action.narration_sec),
-                    _timestamp(action.start_sec),
-                    _timestamp(action.end_sec),
+                    timestamp(action.narration_sec),
+                    timestamp(action.start_sec),
+                    timestamp(action.end_sec),
                     start,
                     end,
                     text,
@@ -292,7 +292,8 @@ def _egtea_name(verb: int, noun: int) -> str:
     return VERBS[verb].phrase.format(NOUNS[noun].replace(" ", "_")).capitalize()
 
 
-def _timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """``hh:mm:ss.fff``."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours:02d}:{minutes:02d}:{rest:06.3f}"

@@ -29,6 +29,8 @@ from egovl.models.captioner.vision import FrameEncoder
 class CaptionerLayer(nn.Module):
     """A decoder layer, in front of it the look at the clips where it has one."""
 
+    forward_methods = ("make_keys",)
+
     def __init__(self, config: CaptionerConfig, has_media: bool) -> None:
         super().__init__()
         self.media = (
@@ -63,7 +65,7 @@ class Captioner(nn.Module):
     """Frame encoder, resampler, decoder with gated cross-attention, and a head tied to tokens."""
 
     # besides forward, what computes with the parameters when called (sharded models must know)
-    forward_methods = ("encode_clips", "read_words", "make_keys")
+    forward_methods = ("encode_clips", "read_words", "logits")
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -112,13 +114,22 @@ class Captioner(nn.Module):
             ValueError: training with padding on the left, frames of another size.
         """
         mask = token_mask_BL.bool()
-        if self.training and not bool(mask[:, 0].all()):
+        if self.training and not mask.is_meta and not bool(mask[:, 0].all()):
             raise ValueError("training prompts are padded on the left; pad them on the right")
         media_BTKM = self.encode_clips(video_BTFCHW)
         keys = self.make_keys(media_BTKM)
         clip_BL = is_media_BL.long().cumsum(dim=1)
         hidden, _ = self.read_words(tokens_BL, mask, clip_BL, keys)
-        return self.embed.logits(hidden)
+        return self.logits(hidden)
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """Return logits [B, L, V] of hidden states."""
+        return self.embed.logits(hidden_BLD)
+
+    @staticmethod
+    def is_decayed(name: str, param: nn.Parameter) -> bool:
+        """Whether a parameter decays: see the function of that name."""
+        return is_decayed(name, param)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return inputs of one clip and a short prompt, on the present default device."""
@@ -188,7 +199,9 @@ def is_trained(name: str) -> bool:
 
 
 def is_decayed(name: str, param: nn.Parameter) -> bool:
-    """Published weight decay: matrices of the media layers, and the norm weight of their
-    feed-forward, which the rule on names misses (Egoinstructor spec 5)."""
+    """Published weight decay: matrices of the media layers (Egoinstructor spec 5).
+
+    And the norm weight of their feed-forward, which the rule on names misses.
+    """
     spared = ("ff_gate", "attn_gate", "norm", "bias")
     return ".media." in name and not any(part in name for part in spared)

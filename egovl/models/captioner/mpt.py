@@ -32,7 +32,7 @@ class BlockNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
         device = input.device.type
-        if not torch.is_autocast_enabled(device):
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return super().forward(input)
         kind = torch.get_autocast_dtype(device)
         weight, bias = (None if p is None else p.to(kind) for p in (self.weight, self.bias))

@@ -21,20 +21,20 @@ class WritingState:
     """What is kept of R rows while they are written."""
 
     words: list[KeyValues]
-    visible_RS: Tensor
-    """False at padding."""
-    clip_R: Tensor
-    """Media tokens so far."""
-    source_R: Tensor
-    """Which prompt's clips each row looks at."""
+    visible: Tensor
+    """[R, S], False at padding."""
+    clip: Tensor
+    """[R], media tokens so far."""
+    source: Tensor
+    """[R], which prompt's clips each row looks at."""
 
     def select(self, rows_R: Tensor) -> WritingState:
         """The state of these rows: any order, some left out, some several times."""
         return WritingState(
             [kept.select(rows_R) for kept in self.words],
-            self.visible_RS[rows_R],
-            self.clip_R[rows_R],
-            self.source_R[rows_R],
+            self.visible[rows_R],
+            self.clip[rows_R],
+            self.source[rows_R],
         )
 
 
@@ -68,18 +68,18 @@ class Writer:
         hidden, words = self._model.read_words(tokens_BL, mask, clip_BL, self._keys)
         source = torch.arange(len(tokens_BL), device=tokens_BL.device)
         state = WritingState(words, mask, clip_BL[:, -1], source)
-        return self._model.embed.logits(hidden[:, -1]), state
+        return self._model.logits(hidden[:, -1]), state
 
     def advance(self, tokens_R: Tensor, state: WritingState) -> tuple[Tensor, WritingState]:
         """Read one more token of each row; logits [R, V]. The state given is used up."""
-        visible = torch.cat([state.visible_RS, torch.ones_like(state.visible_RS[:, :1])], dim=1)
-        clip_R = state.clip_R + (tokens_R == self._media_id)
-        media = [None if keys is None else keys.seen_by(state.source_R) for keys in self._keys]
+        visible = torch.cat([state.visible, torch.ones_like(state.visible[:, :1])], dim=1)
+        clip_R = state.clip + (tokens_R == self._media_id)
+        media = [None if keys is None else keys.seen_by(state.source) for keys in self._keys]
         hidden, words = self._model.read_words(
             tokens_R[:, None], visible, clip_R[:, None], media, state.words
         )
-        logits = self._model.embed.logits(hidden[:, -1])
-        return logits, WritingState(words, visible, clip_R, state.source_R)
+        logits = self._model.logits(hidden[:, -1])
+        return logits, WritingState(words, visible, clip_R, state.source)
 
 
 class UncachedWriter:
@@ -101,29 +101,27 @@ class UncachedWriter:
     def advance(self, tokens_R: Tensor, state: UncachedState) -> tuple[Tensor, UncachedState]:
         """As `Writer.advance`."""
         longer = UncachedState(
-            torch.cat([state.tokens_RS, tokens_R[:, None]], dim=1),
-            torch.cat([state.visible_RS, torch.ones_like(state.visible_RS[:, :1])], dim=1),
-            state.media_RTKM,
+            torch.cat([state.tokens, tokens_R[:, None]], dim=1),
+            torch.cat([state.visible, torch.ones_like(state.visible[:, :1])], dim=1),
+            state.media,
         )
         return self._logits(longer), longer
 
     def _logits(self, state: UncachedState) -> Tensor:
-        clip = (state.tokens_RS == self._media_id).long().cumsum(dim=1)
-        keys = self._model.make_keys(state.media_RTKM)
-        hidden, _ = self._model.read_words(state.tokens_RS, state.visible_RS, clip, keys)
-        return self._model.embed.logits(hidden[:, -1])
+        clip = (state.tokens == self._media_id).long().cumsum(dim=1)
+        keys = self._model.make_keys(state.media)
+        hidden, _ = self._model.read_words(state.tokens, state.visible, clip, keys)
+        return self._model.logits(hidden[:, -1])
 
 
 @dataclass(frozen=True)
 class UncachedState:
-    """The whole text of R rows, and their clips."""
+    """The whole text [R, S], what is no padding, and the clips [R, T, K, M] of rows."""
 
-    tokens_RS: Tensor
-    visible_RS: Tensor
-    media_RTKM: Tensor
+    tokens: Tensor
+    visible: Tensor
+    media: Tensor
 
     def select(self, rows_R: Tensor) -> UncachedState:
         """As `WritingState.select`."""
-        return UncachedState(
-            self.tokens_RS[rows_R], self.visible_RS[rows_R], self.media_RTKM[rows_R]
-        )
+        return UncachedState(self.tokens[rows_R], self.visible[rows_R], self.media[rows_R])

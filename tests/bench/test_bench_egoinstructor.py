@@ -1,0 +1,98 @@
+"""Captions with a cache against the whole text at every word; search among a million keys.
+
+Baselines: the same generation over a decoder without a cache (the published way), and the bare
+product of queries and keys in the same parts, whose scores nobody looks at.
+"""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from egovl.models.captioner.configs import (
+    CaptionerConfig,
+    FrameEncoderConfig,
+    MediaAttentionConfig,
+    MPTConfig,
+    ResamplerConfig,
+)
+from egovl.models.captioner.writing import UncachedWriter, Writer
+from egovl.models.generation.configs import GenerationConfig
+from egovl.models.generation.generate import generate
+from egovl.models.retrieval_index import RetrievalIndex
+from tests.bench.ratio import report_ratio
+
+IMAGE = 5
+QUERIES, KEYS, WIDTH, TOP = 10_000, 1_000_000, 256, 15
+PART_KEYS, PART_QUERIES = 1 << 16, 1 << 10
+
+
+@torch.no_grad()
+def test_captions_with_the_cache_and_without(benchmark: BenchmarkFixture) -> None:
+    """Spec 9's sizes: prompt 143, 64 new tokens, 3 beams, 6 layers of 256, 5 clips."""
+    torch.manual_seed(0)
+    config = CaptionerConfig(
+        vision=FrameEncoderConfig(28, 14, 64, 128, 1, 4),
+        resampler=ResamplerConfig(depth=1, heads=4, head_width=16, num_latents=64, max_frames=4),
+        decoder=MPTConfig(vocab_size=5000, width=256, depth=6, heads=8, context_length=512),
+        media=MediaAttentionConfig(heads=4, head_width=32),
+        gate_init=0.5,
+    )
+    model = config.build().eval()
+    media = model.encode_clips(torch.randn(1, 5, 4, 3, 28, 28))
+    tokens = torch.randint(6, 5000, (1, 143))
+    tokens[0, [1, 30, 60, 90, 120]] = IMAGE
+    writing = GenerationConfig(
+        strategy="beam", num_beams=3, max_new_tokens=64, no_repeat_ngram_size=3, eos_id=1, pad_id=1
+    )
+
+    def cached() -> torch.Tensor:
+        return generate(Writer(model, media, IMAGE), tokens, writing).ids
+
+    def uncached() -> torch.Tensor:
+        return generate(UncachedWriter(model, media, IMAGE), tokens, writing).ids
+
+    assert torch.equal(cached(), uncached())
+    result = report_ratio("captions, cache against none", cached, uncached, rounds=3)
+    benchmark.extra_info["ratio"] = result.ratio
+    benchmark.pedantic(cached, rounds=1)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(KEYS, WIDTH, generator=generator)
+    return torch.randn(QUERIES, WIDTH, generator=generator), keys
+
+
+@torch.no_grad()
+def test_search_among_a_million_keys(
+    benchmark: BenchmarkFixture, corpus: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Claim: at most 1.5 times the bare products, at most 2 GB above the keys."""
+    queries, keys = corpus
+    index = RetrievalIndex(keys, part_keys=PART_KEYS, part_queries=PART_QUERIES)
+    few = queries[:8]
+    truth = (few @ keys.T).topk(TOP, dim=1)
+    assert torch.equal(index.search(few, TOP)[1], truth.indices)
+    room = torch.empty(PART_QUERIES * PART_KEYS)
+
+    def products() -> None:
+        for part in queries.split(PART_QUERIES):
+            for first in range(0, KEYS, PART_KEYS):
+                block = keys[first : first + PART_KEYS]
+                out = room[: len(part) * len(block)].view(len(part), len(block))
+                torch.mm(part, block.T, out=out)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = report_ratio(
+        "top-15 of 1 M keys", lambda: index.search(queries, TOP), products, rounds=1
+    )
+    above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    print(f"time over bare products: {1 / result.ratio:.2f}; peak {above:.2f} GiB above before")
+    benchmark.extra_info.update(times_bare=1 / result.ratio, gib_above=above)
+    assert above < 2
+    benchmark.pedantic(lambda: index.search(few, TOP), rounds=1)
