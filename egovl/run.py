@@ -172,6 +172,7 @@ def _write_texts(
 
     if recipe.write is None:
         raise ValueError("the recipe has no write: section")
+    torch.manual_seed(recipe.seed)  # random weights, if any, are those of every other shard
     model: nn.Module = recipe.model.build()
     step = initialize(model, recipe)
     if recipe.init is None:

@@ -197,6 +197,36 @@ LINES = {
         ("-m pytest tests/bench/test_bench_egoinstructor.py --benchmark-only -q -s",),
         15,
     ),
+    "narrator-1": Line(
+        "parity of the narrator: forward, generation, pooler, warpers, caption metrics",
+        (f"{PYTEST} tests/parity/test_lavila.py -k 'vclm or attn_pool or logits or caption'",),
+        1,
+    ),
+    "narrator-2": Line(
+        "full-size narrators in the released layout: in and out key for key",
+        (f"{PYTEST} tests/egovl/convert/test_narrator_files.py",),
+        1,
+    ),
+    "narrator-3": Line(
+        "narrations with a cache against whole prefixes: 76 steps, 10 texts, GPT-2 base, same ids",
+        ("-m pytest tests/bench/test_bench_generation.py --benchmark-only -q -s",),
+        10,
+    ),
+    "narrator-4": Line(
+        "2,000 clips in an array on the real Slurm, every shard broken off: equal to the unbroken",
+        ("-m tests.slurm.soak_narrate",),
+        40,
+    ),
+    "narrator-5": Line(
+        "three seeds: verb and noun of 70 % of held-out clips; narrated texts help EgoMCQ",
+        ("-m tests.integration.narrator_seeds",),
+        60,
+    ),
+    "narrator-6": Line(
+        "the real clips go through the demo command with a random narrator",
+        (f"{PYTEST} tests/integration/test_narrate_demo.py",),
+        2,
+    ),
 }
 
 
