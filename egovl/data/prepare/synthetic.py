@@ -47,7 +47,7 @@ from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, VideoPlan, plan_vide
 from egovl.data.prepare.synthetic_scene import render_video
 
 REPORT_NAME = "corpus.json"
-FORMAT = 2  # raise when the same options would render something else
+FORMAT = 3  # raise when the same options would render something else
 
 
 @dataclass(frozen=True)
