@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from glob import escape
 from pathlib import Path
 
 import av
@@ -43,6 +44,8 @@ class ChunkEncoder:
         keyframe_interval: int = KEYFRAME_INTERVAL,
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{escape(path.stem)}.*.part{path.suffix}"):
+            left.unlink(missing_ok=True)  # by a process that was killed
         self.path = path
         self.count = 0
         self._beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
