@@ -244,7 +244,7 @@ def run_day(day: Day) -> None:
         if stage.after is not None:
             day.launch(stage)
     day.wait(*(stage.name for stage in STAGES if stage.after is not None))
-    print(day.launcher("collect_results.py"))
+    print(day.launcher("collect_results.py", "--pivot", "--no-html"))
 
 
 def report(day: Day, expected: list[Expected]) -> bool:
@@ -268,7 +268,8 @@ def show_day(folder: Path, corpus: Path, steps: int | None = None) -> bool:
     for profile in (project / "configs/clusters").glob("example*.yaml"):
         profile.unlink()
     (project / "configs/clusters/testbed.yaml").write_text(PROFILE)
-    day = Day(project, [f"trainer.steps={steps}"] if steps else [])
+    few = [f"trainer.steps={steps}", "optim.warmup_steps=1"]
+    day = Day(project, few if steps else [])
     run_day(day)
     return report(day, expectations(corpus))
 
