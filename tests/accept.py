@@ -119,6 +119,19 @@ LINES = {
         ),
         5,
     ),
+    "dual-4": Line(
+        "both pretrainings, finetuning and every benchmark at twice chance, on the real Slurm",
+        ("-m tests.slurm.dual",),
+        40,
+    ),
+    "dual-5": Line(
+        "prepared chunks in training order against a reader per clip; a worker on a named pipe",
+        (
+            "-m pytest tests/bench/test_bench_loading.py --benchmark-only -q -s",
+            f"{PYTEST} tests/egovl/data/test_loader.py -k hanging_file",
+        ),
+        5,
+    ),
     "dual-6": Line(
         "DDP, FSDP2, gradient checkpointing and 1, 2, 4 processes agree to 1e-4",
         ("-m tests.integration.agreement",),

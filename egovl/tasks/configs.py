@@ -146,6 +146,16 @@ class KeyframeConfig:
     normalization: Normalization = "imagenet"
     head: Literal["state_change", "keyframe"] = "keyframe"
     label_smoothing: float = 0.0
+    label_spread: float = 0.0
+    """Above 0: training with head ``keyframe`` takes the places near the true one as nearly right,
+    a normal curve of so many places; as published, one place alone is."""
+
+    def __post_init__(self) -> None:
+        if self.label_spread < 0 or (self.label_spread and self.head != "keyframe"):
+            raise ValueError(
+                f"label_spread is {self.label_spread}; it must be 0 or more, and 0 with head "
+                f"{self.head}"
+            )
 
     def build(self) -> Keyframe:
         """The task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,7 +26,8 @@ class Keyframe:
     def train_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         """Cross entropy; video [B, 1, C, T, H, W]."""
         logits, target = self._logits(model, batch), batch.labels[self.config.head]
-        loss = F.cross_entropy(logits, target, label_smoothing=self.config.label_smoothing)
+        wanted = target if not self.config.label_spread else self._spread(target, logits)
+        loss = F.cross_entropy(logits, wanted, label_smoothing=self.config.label_smoothing)
         hits = (logits.argmax(-1) == target).float()
         return StepOutput(loss, {"accuracy": hits.mean().detach()})
 
@@ -50,6 +52,12 @@ class Keyframe:
                 fps=rows["fps"],
             )
         return found
+
+    def _spread(self, target_B: Tensor, logits_BK: Tensor) -> Tensor:
+        """Shares [B, K] of the places around the true ones."""
+        places = torch.arange(logits_BK.shape[1], device=target_B.device)
+        distance_BK = (places - target_B[:, None]) / self.config.label_spread
+        return (-(distance_BK**2) / 2).softmax(dim=1)
 
     def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
         assert batch.video is not None

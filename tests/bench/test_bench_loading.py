@@ -31,7 +31,7 @@ from tests.egovl.data.numbered_video import write_egoclip
 from tests.real_data import REAL_DATA
 
 CLIP = REAL_DATA / "video" / "ego4d_3c0dffd0_012_014.mp4"
-SECONDS, VIDEOS, CLIPS_PER_VIDEO, BATCH, BATCHES = 300, 200, 40, 64, 3
+SECONDS, VIDEOS, CLIPS_PER_VIDEO, BATCH, BATCHES = 300, 200, 40, 64, 2
 
 pytestmark = pytest.mark.skipif(not CLIP.is_file(), reason=f"real video absent: no {CLIP}")
 
@@ -44,6 +44,7 @@ def loop_clip(path: Path) -> Path:
         size = container.streams.video[0].height, container.streams.video[0].width
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
+        stream.codec_context.thread_count = 2  # one alone takes minutes
         (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
         for number in range(SECONDS * 30):
             picture = av.VideoFrame.from_ndarray(frames[number % len(frames)], "yuv420p")

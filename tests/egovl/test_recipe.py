@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from egovl.config import ConfigError
 from egovl.recipe import Recipe, input_hashes, load_recipe, missing_inputs
 from tests.architecture.source import ROOT
 
@@ -65,3 +66,11 @@ def test_a_list_that_is_none_of_files_is_refused(tmp_path: Path, value: str) -> 
     lists = "train.dataset.annotations"
     with pytest.raises(ValueError, match=r"annotations is empty|expected a path, got 8"):
         load_recipe(ROOT / "configs/debug/benchmarks.yaml", [f"{lists}={value}"])
+
+
+def test_one_of_a_recipes_evaluations_can_be_asked_for() -> None:
+    recipe = load_recipe(ROOT / "configs/debug/benchmarks.yaml")
+    assert list(recipe.only("egtea").evaluate) == ["egtea"]
+    assert recipe.only(None) is recipe
+    with pytest.raises(ConfigError, match="no evaluation 'egtae'; the recipe has egomcq, ek100"):
+        recipe.only("egtae")

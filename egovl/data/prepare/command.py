@@ -282,9 +282,13 @@ def make_videos(args: argparse.Namespace) -> int:
         return 0
     from egovl.data.prepare.videos import FAILED, VideosReport, prepare_videos, with_rank
 
+    def should_stop() -> bool:
+        report_progress(0)  # asked all the time: a long video is no silence
+        return stop.requested()
+
     def work() -> Done:
         share = with_rank(config, *rank_of())
-        report = prepare_videos(share, stop.requested, report_progress)
+        report = prepare_videos(share, should_stop)
         _print(report)
         metrics = {"made": report.made, "were_there": report.were_there}
         metrics["failed"] = len(report.failed)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from glob import escape
 from pathlib import Path
 
 import av
@@ -46,6 +47,8 @@ class ChunkEncoder:
         keyframe_interval: int = KEYFRAME_INTERVAL,
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{escape(path.stem)}.*.part{path.suffix}"):
+            left.unlink(missing_ok=True)  # by a process that was killed
         self.path = path
         self.count = 0
         self._beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")

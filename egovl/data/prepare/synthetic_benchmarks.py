@@ -27,6 +27,7 @@ SPLITS = ("train", "test")
 STATE_ATTRIBUTE = ATTRIBUTES.index("open")
 STATE_WINDOW_FRAMES = 48
 _STATE_MARGIN_FRAMES = 8  # between the change and the ends of its window
+_STATE_DRAWS = 4  # windows around each action of a training video
 _EPIC_COLUMNS = (
     "narration_id",
     "participant_id",
@@ -190,7 +191,8 @@ def _write_state_changes(plans: Iterable[VideoPlan], folder: Path, split: str, s
     clips: dict[bool, list[dict[str, object]]] = {True: [], False: []}
     for plan in plans:
         rng = np.random.default_rng((*plan.key, seed, 2))
-        for number, action in enumerate(plan.actions):
+        draws = _STATE_DRAWS if plan.split == TRAIN else 1
+        for number, action in enumerate([*plan.actions] * draws):
             window = _state_window(plan, action, rng)
             changes = VERBS[action.verb].attribute == STATE_ATTRIBUTE
             others = [

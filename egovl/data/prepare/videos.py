@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from egovl.atomic import replacing
 from egovl.data.manifest import MANIFEST
 from egovl.data.prepare.configs import VideosConfig
-from egovl.data.prepare.guarded import Outcome, run_guarded
+from egovl.data.prepare.guarded import run_guarded
 from egovl.data.prepare.transcode import transcode
 from egovl.shards import KEY, ShardWriter, read_shards, share_of, unfinished_shards
 
@@ -51,16 +51,13 @@ class VideosReport:
 
 
 def prepare_videos(
-    config: VideosConfig,
-    should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int], None] = lambda done: None,
+    config: VideosConfig, should_stop: Callable[[], bool] = lambda: False
 ) -> VideosReport:
     """Make the chunks of a share.
 
     Args:
         config: What, where, how, which share.
-        should_stop: Ends the work; what is done is kept.
-        progress: Told the number of videos done.
+        should_stop: Ends the work; what is done is kept. Asked twice a second.
 
     Raises:
         FileNotFoundError: The source folder, or a listed video, is not there.
@@ -81,7 +78,7 @@ def prepare_videos(
     made = 0
     with _Buffer(writer) as buffer:
         outcomes = run_guarded(_make, todo, workers, config.stall_sec, should_stop)
-        for outcome in _counted(outcomes, progress):
+        for outcome in outcomes:
             name = outcome.item[0]
             if outcome.error is not None:
                 failed[name] = outcome.error
@@ -181,14 +178,6 @@ class _Buffer:
     def _write(self) -> None:
         self._writer.append(self._records)
         self._records, self._since = [], time.monotonic()
-
-
-def _counted(
-    outcomes: Iterator[Outcome[_Item]], progress: Callable[[int], None]
-) -> Iterator[Outcome[_Item]]:
-    for number, outcome in enumerate(outcomes, 1):
-        progress(number)
-        yield outcome
 
 
 def _claim_facts(config: VideosConfig) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from egovl.convert import clip, egovlp, lavila
-from egovl.convert.initialize import Adaptation, load_released, load_weights
+from egovl.convert.initialize import Adaptation, find_origin, load_released, load_weights
+from egovl.convert.released import publish
 from egovl.convert.save import save_weights
 from egovl.convert.space_time import inflate_temporal, resize_positions
 from egovl.convert.unpickle import CheckpointError
@@ -126,3 +127,20 @@ def test_an_exported_file_is_read_by_its_origin(tmp_path: Path) -> None:
     torch.testing.assert_close(outputs(target), outputs(source), atol=0, rtol=0)
     with pytest.raises(FileNotFoundError, match="download the lavila weights"):
         load_released(target, "lavila", tmp_path / "none.pth")
+
+
+def test_auto_finds_who_wrote_a_file(tmp_path: Path) -> None:
+    source = random_model(LAVILA_CLIP)
+    released = publish(LAVILA_CLIP, source.state_dict(), "lavila")
+    torch.save(released, tmp_path / "released.pth")
+    save_weights(tmp_path / "ours.safetensors", source.state_dict(), config="model: {}", step=7)
+    for name in ("released.pth", "ours.safetensors"):
+        target = LAVILA_CLIP.build().eval()
+        load_released(target, "auto", tmp_path / name)
+        torch.testing.assert_close(outputs(target), outputs(source), atol=0, rtol=0)
+    egovlp_state = publish(EGOVLP, random_model(EGOVLP).state_dict(), "egovlp")["state_dict"]
+    assert find_origin({k.removeprefix("module."): v for k, v in egovlp_state.items()}) == "egovlp"
+    assert find_origin({"visual.conv1.weight": torch.ones(1)}) == "clip"
+    assert find_origin({"blocks.0.attn.qkv.weight": torch.ones(1)}) == "timm"
+    with pytest.raises(CheckpointError, match=r"it has a, b.*init\.origin="):
+        find_origin({"a": torch.ones(1), "b": torch.ones(1)})

@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader, load
 
+from egovl.engine.configs import OptimConfig, TrainerConfig
+from egovl.engine.folder import RunFolder
+from egovl.engine.signals import StopRequest
+from egovl.engine.trainer import Trainer, TrainPlan
 from tests.architecture.source import ROOT
+from tests.egovl.engine import toy_run
 
 pytestmark = pytest.mark.slow  # real torchrun processes, each imports torch
 
@@ -176,3 +181,27 @@ def test_a_stop_that_waits_at_the_start_costs_nothing(tmp_path: Path, unbroken: 
     assert max(curve(run)) <= 2  # all ranks read the same answer, one step later
     assert train(run, 4, "--attempt", 2).returncode == 0
     assert_equal_runs(run, unbroken, 12)
+
+
+def test_gradients_are_clipped_by_their_value(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 1))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    toy = toy_run.Toy(None, None, "file")
+    plan = TrainPlan(
+        task=toy,
+        model=model,
+        batches=toy_run.batches,
+        global_batch=toy_run.GLOBAL_BATCH,
+        total_steps=1,
+        evaluations=[],
+        seed=0,
+    )
+    optim = OptimConfig(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0, clip_grad_value=1e-3)
+    config = TrainerConfig(steps=1, precision="fp32", async_save=False)
+    device = torch.device("cpu")
+    Trainer(plan, optim, config, RunFolder(tmp_path, 1), StopRequest(), device).fit()
+    for name, value in model.named_parameters():
+        moved = (value.detach() - before[name]).abs()
+        assert moved.max() <= 1e-3 + 1e-6, name
+        assert moved.max() > 0.9e-3, name

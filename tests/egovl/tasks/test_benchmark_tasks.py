@@ -279,6 +279,19 @@ def test_keyframes_are_learned_and_scored_in_seconds() -> None:
     assert scores(task, model, batch) == pytest.approx({"accuracy": 100.0, "error_sec": 0.0})
 
 
+def test_places_near_the_keyframe_may_count_as_nearly_right() -> None:
+    batch, model = make_batch(pixels(2), keyframe=[3, 10]), Heads({"keyframe": 16})
+    narrow = KeyframeConfig(label_spread=0.01).build().train_step(model, batch).loss
+    torch.testing.assert_close(narrow, KeyframeConfig().build().train_step(model, batch).loss)
+    spread = KeyframeConfig(label_spread=1.5).build()
+    shares = spread._spread(torch.tensor([3, 10]), torch.zeros(2, 16))
+    assert shares.argmax(1).tolist() == [3, 10]
+    torch.testing.assert_close(shares.sum(1), torch.ones(2))
+    torch.testing.assert_close(shares[0, 2], shares[0, 4])
+    with pytest.raises(ValueError, match="label_spread is 1"):
+        KeyframeConfig(head="state_change", label_spread=1.0)
+
+
 def test_state_changes_are_scored_in_percent() -> None:
     task, model = KeyframeConfig(head="state_change").build(), Heads({"state_change": 2})
     found = scores(task, model, make_batch(pixels(8), state_change=[0, 1] * 4))

@@ -168,6 +168,7 @@ def test_a_killed_command_goes_on_and_a_run_folder_hears_of_it(config: VideosCon
     assert "bad: cannot decode" in done.stdout
     assert [path.stat().st_mtime_ns for path in kept] == list(kept.values())
     assert load_manifest(config.out / "manifest.jsonl")["long"].num_frames == 1500
+    assert not list(config.out.rglob(".*.part*"))
     exit_file = json.loads((run_dir / "attempts/1/exit/0.json").read_text())
     assert (exit_file["state"], exit_file["world_size"]) == ("done", 1)
     metrics = json.loads((run_dir / "result.json").read_text())["metrics"]
