@@ -30,7 +30,7 @@ def diagonal_ranks(similarity: Array, *, legacy_ties: bool = False) -> NDArray[n
     if not legacy_ties:
         return above
     equal: NDArray[np.int64] = (values == own).sum(axis=1)
-    first = np.cumsum(equal) - equal
+    first: NDArray[np.int64] = np.cumsum(equal) - equal
     return np.repeat(above, equal) + np.arange(equal.sum()) - np.repeat(first, equal)
 
 

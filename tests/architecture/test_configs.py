@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -45,15 +46,18 @@ def test_every_table_entry_has_a_debug_recipe() -> None:
     used: set[str] = set()
 
     def collect(node: object) -> None:
+        if dataclasses.is_dataclass(node):
+            node = {each.name: getattr(node, each.name) for each in dataclasses.fields(node)}
         if isinstance(node, dict):
             if isinstance(node.get("name"), str):
                 used.add(node["name"])
-            for child in node.values():
+            node = list(node.values())
+        if isinstance(node, list | tuple):
+            for child in node:
                 collect(child)
 
     for path in (CONFIGS / "debug").glob("*.yaml"):
-        collect(yaml.safe_load(path.read_text()))
-        collect({k: v for k, v in vars(load_recipe(path)).items() if isinstance(v, dict)})
+        collect(load_recipe(path))
     missing = (set(TASKS) | set(MODELS) | set(DATASETS) | set(LOSSES)) - used
     assert not missing, f"no configs/debug/*.yaml uses {sorted(missing)}"
 

@@ -103,7 +103,6 @@ WRAPPED = {
         "egovl.data.prepare.encode",
         "egovl.data.prepare.transcode",
     },
-    "lmdb": {"egovl.data.feature_files"},
     "dacite": {"egovl.config"},
     "submitit": {"jobs.batch", "jobs.submitter", "jobs.agent", "jobs.local_start"},
     "PIL": {"egovl.data.image_reader"},

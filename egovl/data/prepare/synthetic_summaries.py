@@ -82,9 +82,9 @@ def write_summaries(plans: Sequence[VideoPlan], folder: Path, seed: int) -> int:
 
 def video_class(plan: VideoPlan) -> int:
     """Number of the pair of attributes that a video's actions change."""
-    own = tuple(sorted({VERBS[action.verb].attribute for action in plan.actions}))
-    pairs = list(itertools.combinations(range(len(ATTRIBUTES)), PAIRS_PER_VIDEO))
-    return pairs.index(own)
+    own = sorted({VERBS[action.verb].attribute for action in plan.actions})
+    pairs = itertools.combinations(range(len(ATTRIBUTES)), PAIRS_PER_VIDEO)
+    return [list(pair) for pair in pairs].index(own)
 
 
 def _stretches(plans: Iterable[VideoPlan], split: int) -> list[Stretch]:
