@@ -23,8 +23,7 @@ what it makes:
   DIR/egoclip.csv                  training narrations, in EgoClip's format
   DIR/egomcq.json                  questions over held-out videos, in EgoMCQ's format
   DIR/manifest.jsonl               the videos, their files and frames
-  DIR/egosummary_full.csv, summary*.json, howto100m_*.csv, fho_lta_*.json
-                                   summaries, questions on them, classes of whole videos, coming
+  DIR/summaries                    summaries, questions on them, classes of whole videos, coming
                                    actions, in the formats of HierVL, HowTo100M and Ego4D's LTA
   DIR/corpus.json                  counts and options; verbs and nouns behind the tags; chance
   DIR/ek100, charades_ego, egtea, state_change, narrations, captions

@@ -6,8 +6,7 @@ Layout of the folder:
     videos/<video_uid>/<k>.mp4   h264 chunks, addressed as EgoVLP's
     egoclip.csv                  narrations of the training videos
     egomcq.json                  questions over the held-out videos
-    egosummary_full.csv summary*.json summarymcq_full.json howto100m_*.csv fho_lta_*.json
-                                 what synthetic_summaries.py tells of whole stretches
+    summaries/                   what synthetic_summaries.py tells of stretches and whole videos
     corpus.json                  what was rendered, with which options
     views/                       paired views of the same actions, see synthetic_views.py
     gpt2/                        a tokenizer of the narrations, in GPT-2's files
@@ -196,7 +195,9 @@ def _write_annotations(
     _write_manifest(config, plans, folder)
     questions = write_egomcq(plans, folder / "egomcq.json", config.seed)
     write_narrator_files(plans, folder)
-    num_summary_questions = write_summaries(plans, folder, config.seed)
+    num_summary_questions = write_summaries(
+        plans, folder / "egoclip.csv", folder / "summaries", config.seed
+    )
     if all(_is_whole(config, plan) for plan in plans):
         write_benchmarks(plans, folder, config.seed, config.trimmed_videos)
         write_views(plans, folder, config.seed)

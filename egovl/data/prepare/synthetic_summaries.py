@@ -67,11 +67,12 @@ class Stretch:
         return f"#Summary C {told}"
 
 
-def write_summaries(plans: Sequence[VideoPlan], folder: Path, seed: int) -> int:
-    """Write all of them; ``folder`` holds egoclip.csv. Return how many questions."""
+def write_summaries(plans: Sequence[VideoPlan], narrations: Path, folder: Path, seed: int) -> int:
+    """Write all of them into a folder, above the table of narrations; return how many questions."""
+    folder.mkdir(exist_ok=True)
     train = _stretches(plans, TRAIN)
     _write_egosummary(train, folder / "egosummary_full.csv")
-    _write_hierarchies(folder)
+    _write_hierarchies(narrations, folder)
     questions = _write_questions(_stretches(plans, EVAL), folder / "summarymcq_full.json", seed)
     for split, howto, lta in ((TRAIN, "train", "train"), (EVAL, "val", "val")):
         chosen = [plan for plan in plans if plan.split == split]
@@ -123,8 +124,8 @@ def _write_egosummary(stretches: Sequence[Stretch], path: Path) -> None:
             writer.writerow("" if value is None else value for value in record.values())
 
 
-def _write_hierarchies(folder: Path) -> None:
-    index = NarrationIndex.read(folder / "egoclip.csv")
+def _write_hierarchies(narrations: Path, folder: Path) -> None:
+    index = NarrationIndex.read(narrations)
     rows = read_summaries(folder / "egosummary_full.csv")
     entries = [hierarchy_entry(row, index.within(row)) for row in rows]
     left_out = ("video_uid", "summary_text")

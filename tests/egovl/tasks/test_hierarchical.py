@@ -86,14 +86,14 @@ def small(name: str, corpus: Path) -> Recipe:
     if published.train.parents is not None:
         words += [
             f"train.parents.loader={LOADER % 4}",
-            f"train.parents.dataset.annotations={corpus}/egosummary_full.csv",
-            f"train.parents.dataset.hierarchy={corpus}/summary_hierarchy.json",
+            f"train.parents.dataset.annotations={corpus}/summaries/egosummary_full.csv",
+            f"train.parents.dataset.hierarchy={corpus}/summaries/summary_hierarchy.json",
             f"train.parents.dataset.video_root={corpus}/videos",
             "train.parents.dataset.num_narrations=4",
             f"train.parents.dataset.spread={SPREAD}",
         ]
     if name == "without_hier":
-        words.append(f"train.dataset.summaries={corpus}/egosummary_full.csv")
+        words.append(f"train.dataset.summaries={corpus}/summaries/egosummary_full.csv")
     return load_recipe(file, words)
 
 

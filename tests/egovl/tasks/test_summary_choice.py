@@ -57,7 +57,9 @@ def build(**options: Any) -> HierarchicalEncoder:
 
 def questions(corpus: Path, spread: SpreadConfig = SPREAD) -> Any:
     config = SummaryMCQConfig(
-        annotations=corpus / "summarymcq_full.json", video_root=corpus / "videos", spread=spread
+        annotations=corpus / "summaries" / "summarymcq_full.json",
+        video_root=corpus / "videos",
+        spread=spread,
     )
     return config.build()
 
@@ -136,8 +138,8 @@ def test_a_model_without_an_aggregator_is_refused(corpus: Path) -> None:
 def test_stored_clips_give_the_loss_of_their_pixels(corpus: Path, tmp_path: Path) -> None:
     tokenizer = TOKENIZER.build()
     dataset = SummariesConfig(
-        annotations=corpus / "egosummary_full.csv",
-        hierarchy=corpus / "summary_hierarchy.json",
+        annotations=corpus / "summaries" / "egosummary_full.csv",
+        hierarchy=corpus / "summaries" / "summary_hierarchy.json",
         video_root=corpus / "videos",
         num_narrations=4,
         spread=SPREAD,

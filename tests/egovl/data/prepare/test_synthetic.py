@@ -155,6 +155,7 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
         "ek100",
         "narrations",
         "state_change",
+        "summaries",
         "videos",
     ]
     assert not list(out.rglob(".*")), "no half-written file stays"

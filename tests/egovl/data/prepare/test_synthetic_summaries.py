@@ -35,7 +35,7 @@ def within(narrations: list[ClipRow], summary: ClipRow) -> list[ClipRow]:
 
 def test_a_summary_tells_the_narrated_verbs_in_their_order(small_corpus: Path) -> None:
     narrations = list(read_rows(small_corpus / "egoclip.csv", "raise"))
-    summaries = list(read_summaries(small_corpus / "egosummary_full.csv", "raise"))
+    summaries = list(read_summaries(small_corpus / "summaries" / "egosummary_full.csv", "raise"))
     assert len(summaries) == 4 * 17
     for summary in summaries:
         below = within(narrations, summary)
@@ -44,9 +44,11 @@ def test_a_summary_tells_the_narrated_verbs_in_their_order(small_corpus: Path) -
 
 def test_both_hierarchies_hold_the_narrations_below_each_summary(small_corpus: Path) -> None:
     narrations = list(read_rows(small_corpus / "egoclip.csv", "raise"))
-    summaries = list(read_summaries(small_corpus / "egosummary_full.csv", "raise"))
-    ours = json.loads((small_corpus / "summary_hierarchy.json").read_text())
-    released = json.loads((small_corpus / "summary_clips_hierarchy_full.json").read_text())
+    summaries = list(read_summaries(small_corpus / "summaries" / "egosummary_full.csv", "raise"))
+    ours = json.loads((small_corpus / "summaries" / "summary_hierarchy.json").read_text())
+    released = json.loads(
+        (small_corpus / "summaries" / "summary_clips_hierarchy_full.json").read_text()
+    )
     assert set(released) == {s.text for s in summaries}
     keys = ["summary_start", "summary_end", "clip_start", "clip_end"]
     keys += ["clip_text", "tag_verb", "tag_noun"]
@@ -59,7 +61,7 @@ def test_both_hierarchies_hold_the_narrations_below_each_summary(small_corpus: P
 def test_a_question_has_one_answer_and_a_rival_with_nearly_the_same_actions(
     small_corpus: Path,
 ) -> None:
-    questions = json.loads((small_corpus / "summarymcq_full.json").read_text())
+    questions = json.loads((small_corpus / "summaries" / "summarymcq_full.json").read_text())
     assert list(questions) == [str(i) for i in range(len(questions))] and len(questions) == 6 * 9
     places = Counter(q["answer"] for q in questions.values())
     assert max(places.values()) - min(places.values()) <= 1
@@ -77,11 +79,15 @@ def test_a_question_has_one_answer_and_a_rival_with_nearly_the_same_actions(
 
 
 def test_long_video_classes_and_coming_actions_follow_the_videos(small_corpus: Path) -> None:
-    rows = (small_corpus / "howto100m_classification_val_sorted.csv").read_text().splitlines()
+    rows = (
+        (small_corpus / "summaries" / "howto100m_classification_val_sorted.csv")
+        .read_text()
+        .splitlines()
+    )
     assert rows[0] == "video_uid\tclip_start\tclip_end\tfps\tlabel" and len(rows) == 7
     assert all((small_corpus / "videos" / row.split("\t")[0]).is_file() for row in rows[1:])
     assert all(0 <= int(row.split("\t")[4]) < 6 for row in rows[1:])
-    actions = json.loads((small_corpus / "fho_lta_train.json").read_text())["clips"]
+    actions = json.loads((small_corpus / "summaries" / "fho_lta_train.json").read_text())["clips"]
     narrations = list(read_rows(small_corpus / "egoclip.csv", "raise"))
     assert [[a["verb_label"]] for a in actions] == [list(n.verbs) for n in narrations]
     assert [a["action_idx"] for a in actions] == list(range(20)) * 4
@@ -126,8 +132,8 @@ def test_the_hierarchy_command_writes_what_lies_below(
 ) -> None:
     out = tmp_path / "hierarchy.json"
     words = ["prepare", "hierarchy", "--narrations", str(small_corpus / "egoclip.csv")]
-    summaries = str(small_corpus / "egosummary_full.csv")
+    summaries = str(small_corpus / "summaries" / "egosummary_full.csv")
     assert main([*words, "--summaries", summaries, "--out", str(out)]) == 0
-    assert out.read_bytes() == (small_corpus / "summary_hierarchy.json").read_bytes()
+    assert out.read_bytes() == (small_corpus / "summaries" / "summary_hierarchy.json").read_bytes()
     assert main([*words, "--summaries", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert "none" in capsys.readouterr().err
