@@ -83,7 +83,7 @@ def score_spans(
     if total < max(1, len(spans)):
         raise ValueError(f"{len(spans)} predictions for {total} queries: at least one, no more")
     iou = span_iou(spans, true[:, None])
-    places = np.arange(spans.shape[1], dtype=np.int64)
+    places: NDArray[np.int64] = np.arange(int(spans.shape[1]), dtype=np.int64)
     exists: NDArray[np.bool_] = np.less(places, there[:, None])
     recall = np.zeros((len(thresholds), len(ranks)))
     for t, threshold in enumerate(thresholds):
