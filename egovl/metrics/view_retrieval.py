@@ -31,7 +31,8 @@ def diagonal_ranks(similarity: Array, *, legacy_ties: bool = False) -> NDArray[n
         return above
     equal: NDArray[np.int64] = (values == own).sum(axis=1)
     first = np.cumsum(equal) - equal
-    return np.repeat(above, equal) + np.arange(equal.sum()) - np.repeat(first, equal)
+    places: NDArray[np.int64] = np.repeat(above - first, equal) + np.arange(equal.sum())
+    return places
 
 
 def rank_metrics(ranks: NDArray[Any]) -> dict[str, float]:
