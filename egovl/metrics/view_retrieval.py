@@ -31,8 +31,8 @@ def diagonal_ranks(similarity: Array, *, legacy_ties: bool = False) -> NDArray[n
         return above
     equal: NDArray[np.int64] = (values == own).sum(axis=1)
     first = np.cumsum(equal) - equal
-    places: NDArray[np.int64] = np.repeat(above - first, equal) + np.arange(equal.sum())
-    return places
+    row = np.repeat(np.arange(len(values)), equal)
+    return (above - first)[row] + np.arange(len(row))
 
 
 def rank_metrics(ranks: NDArray[Any]) -> dict[str, float]:
