@@ -30,8 +30,9 @@ def diagonal_ranks(similarity: Array, *, legacy_ties: bool = False) -> NDArray[n
     if not legacy_ties:
         return above
     equal: NDArray[np.int64] = (values == own).sum(axis=1)
-    first: NDArray[np.int64] = np.cumsum(equal) - equal
-    return np.repeat(above, equal) + np.arange(equal.sum()) - np.repeat(first, equal)
+    first = np.cumsum(equal) - equal
+    row = np.repeat(np.arange(len(values)), equal)
+    return (above - first)[row] + np.arange(len(row))
 
 
 def rank_metrics(ranks: NDArray[Any]) -> dict[str, float]:

@@ -224,7 +224,7 @@ def _write_epic(corpus: Path, folder: Path) -> None:
 
 def _link_task(store: Path, videos: Iterable[str]) -> None:
     """The same features below the task's name, where YouCook2's are."""
-    (store / TASK).mkdir(exist_ok=True)
+    (store / TASK).mkdir(parents=True, exist_ok=True)
     for video in videos:
         link = store / TASK / f"{video}.npy"
         if not link.is_symlink():

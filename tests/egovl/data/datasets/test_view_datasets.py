@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tests.parity.checks_egoinstructor_data import TOKENIZER
 LOADER = LoaderConfig(batch_size=2, eval_batch_size=3, num_workers=0, num_frames=4, image_size=16)
 
 
-def tokens(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def tokens(texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """A tokenizer of one token: the length of a text."""
     lengths = torch.tensor([[len(text)] for text in texts])
     return lengths, torch.ones_like(lengths, dtype=torch.bool)
