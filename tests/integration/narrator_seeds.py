@@ -1,9 +1,10 @@
 """Acceptance line narrator-5: a narrator names what it sees, and its texts teach a dual encoder.
 
-For each seed: a tiny GPT-2 learns the narrations' wording, is frozen, and learns to see; it writes
-(greedy) about held-out clips, whose verb and noun have to stand in the text. Then it narrates all
-training clips, and a dual encoder trained on a tenth of the human labels is compared with one
-trained on the same tenth and the narrator's texts, by EgoMCQ.
+For each seed a dual encoder is trained, a tiny GPT-2 learns the narrations' words, and a narrator
+is trained between both, which are frozen. It writes (greedy) about held-out clips, whose verb and
+noun have to stand in the text. Then it narrates all training clips, and a dual encoder trained on a
+tenth of the human labels is compared with one trained on the same tenth and the narrator's texts,
+by EgoMCQ.
 """
 
 from __future__ import annotations
@@ -43,14 +44,15 @@ def named_percent(listed: Path, corpus: Path) -> float:
 
 
 def narrators(seed: int, folder: Path) -> Path:
-    """Language model, then narrator; the run folder of the latter."""
-    language, narrator = folder / "language_model", folder / "narrator"
+    """Dual encoder and language model, then narrator; the run folder of the latter."""
+    encoder, language, narrator = (folder / n for n in ("encoder", "language_model", "narrator"))
     debug = "configs/debug"
+    egovl("train", "--config", f"{debug}/demo.yaml", "--run-dir", encoder, f"seed={seed}")
     egovl(
         "train", "--config", f"{debug}/language_model.yaml", "--run-dir", language, f"seed={seed}"
     )
     words = ("train", "--config", f"{debug}/narrator.yaml", "--run-dir", narrator, f"seed={seed}")
-    egovl(*words, f"init.text={language}")
+    egovl(*words, f"init.file={encoder}", f"init.text={language}")
     return narrator
 
 

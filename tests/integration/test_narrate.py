@@ -62,7 +62,7 @@ def test_a_killed_and_stopped_corpus_is_that_of_an_unbroken_run(project: Path) -
     assert (broken / "total.pkl").read_bytes() == (whole / "total.pkl").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_list_of_a_narrator_is_pretrained_on_after_a_filter(project: Path) -> None:
     words = ("--config", RECIPE, "--run-dir", project / "runs/narrate", *TINY)
     assert egovl(project, "narrate", *words, "write.job.uncovered={min_sec: 0.2}").returncode == 0

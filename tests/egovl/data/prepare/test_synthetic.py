@@ -153,6 +153,7 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
         "egomcq.json",
         "egtea",
         "ek100",
+        "gpt2",
         "narrations",
         "state_change",
         "summaries",
