@@ -5,8 +5,8 @@
 Pretrains with InfoNCE and with EgoNCE, finetunes retrieval, classification and state changes from
 the first of them, runs the suite of zero-shot benchmarks, all through the launchers, and prints
 `collect_results` and one table: every metric beside what guessing gives. Where chance is known a
-metric has to be twice that; of two possible answers (OSCC), and of an error (PNR), the error has
-to be half of chance's. About half an hour on two cores.
+metric has to be twice that; of two possible answers (OSCC) the error has to be half of chance's.
+About half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import numpy as np
 
 from egovl.data.datasets.configs import CharadesEgoConfig, EpicRetrievalConfig
 from egovl.data.datasets.epic_rows import NUM_NOUNS, NUM_VERBS
-from egovl.data.datasets.state_change import FRAMES_PER_SEC, load_clips
 from egovl.data.prepare.configs import SyntheticConfig
 from egovl.data.prepare.synthetic import render_corpus
 from egovl.metrics.classification import label_precision
@@ -53,13 +52,9 @@ class Expected:
     stage: str
     metric: str
     chance: float
-    is_error: bool = False
-    """Lower is better."""
 
     def holds(self, value: float) -> bool:
-        """Twice chance; of an error, and of a question with two answers, half its error."""
-        if self.is_error:
-            return value <= self.chance / 2
+        """Twice chance; of a question with two answers, half its error."""
         if self.chance >= 50:
             return 100 - value <= (100 - self.chance) / 2
         return value >= 2 * self.chance
@@ -67,8 +62,6 @@ class Expected:
     @property
     def target(self) -> str:
         """What it has to reach."""
-        if self.is_error:
-            return f"<= {self.chance / 2:.3f}"
         return f">= {100 - (100 - self.chance) / 2 if self.chance >= 50 else 2 * self.chance:.1f}"
 
 
@@ -130,7 +123,7 @@ def expectations(corpus: Path) -> list[Expected]:
         Expected("classification", "ek100_cls/noun_top1", chance["ek100_noun"]),
         Expected("classification", "ek100_cls/action_top1", action),
         Expected("oscc", "oscc/accuracy", chance["oscc"]),
-        Expected("pnr", "pnr/error_sec", constant_guess_sec(corpus), is_error=True),
+        Expected("pnr", "pnr/accuracy", 100 / 16),
     ]
 
 
@@ -173,14 +166,6 @@ def guessed_recall(corpus: Path, name: str, rank: int) -> float:
     """Recall at a rank of a random order of the captioned files."""
     rows = (corpus / f"captions/{name}_validation.csv").read_text().splitlines()[1:]
     return 100 * rank / len(rows)
-
-
-def constant_guess_sec(corpus: Path) -> float:
-    """Error of the one answer that suits the test split best."""
-    file = corpus / "state_change/fho_oscc-pnr_val.json"
-    clips = [clip for clip in load_clips(file) if clip.keyframe is not None]
-    places = np.array([(clip.keyframe or 0) - clip.start_frame for clip in clips])
-    return float(np.abs(places - np.median(places)).mean() / FRAMES_PER_SEC)
 
 
 class Day:
@@ -255,8 +240,7 @@ def report(day: Day, expected: list[Expected]) -> bool:
         value = day.metrics(each.stage)[each.metric]
         holds = each.holds(value)
         ok &= holds
-        digits = 3 if each.is_error else 1
-        chance, found = f"{each.chance:.{digits}f}", f"{value:.{digits}f}"
+        chance, found = f"{each.chance:.1f}", f"{value:.1f}"
         mark = "" if holds else "   MISSED"
         print(f"{each.stage:16}{each.metric:26}{chance:>9}{each.target:>10}{found:>9}{mark}")
     return ok
