@@ -208,8 +208,9 @@ def gather_pair(video: Tensor, text: Tensor, mode: GatherMode = "full") -> Gathe
     if video.shape != text.shape:
         raise ValueError(f"video {tuple(video.shape)} and text {tuple(text.shape)} are not pairs")
     own, others, offset = gather_group([video, text], mode)
-    all_video, all_text = others or (None, None)
-    return GatheredPair(own[0], own[1], all_video, all_text, offset)
+    if others is None:
+        return GatheredPair(own[0], own[1])
+    return GatheredPair(own[0], own[1], others[0], others[1], offset)
 
 
 def gather_group(

@@ -83,9 +83,9 @@ def write_summaries(plans: Sequence[VideoPlan], narrations: Path, folder: Path, 
 
 def video_class(plan: VideoPlan) -> int:
     """Number of the pair of attributes that a video's actions change."""
-    own = sorted({VERBS[action.verb].attribute for action in plan.actions})
+    own = {VERBS[action.verb].attribute for action in plan.actions}
     pairs = itertools.combinations(range(len(ATTRIBUTES)), PAIRS_PER_VIDEO)
-    return [list(pair) for pair in pairs].index(own)
+    return next(number for number, pair in enumerate(pairs) if set(pair) == own)
 
 
 def _stretches(plans: Iterable[VideoPlan], split: int) -> list[Stretch]:

@@ -16,11 +16,9 @@ from egovl.models.hierarchy_configs import ClipCount, SelfAttentionConfig
 WIDTH = 8
 
 
-def aggregator(clip_count: ClipCount = "fixed", **sizes: int) -> SelfAttentionAggregator:
+def aggregator(clip_count: ClipCount = "fixed") -> SelfAttentionAggregator:
     torch.manual_seed(0)
-    config = SelfAttentionConfig(
-        **{"num_clips": 6, "depth": 2, "heads": 2, **sizes}, clip_count=clip_count
-    )
+    config = SelfAttentionConfig(num_clips=6, depth=2, heads=2, clip_count=clip_count)
     module = config.build(WIDTH).eval()
     with torch.no_grad():  # the published start is so small that every output is nearly the same
         for param in module.parameters():
