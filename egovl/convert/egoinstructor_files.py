@@ -77,13 +77,19 @@ def publish(config: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def load_own_captioner(model: Captioner, state: Mapping[str, Tensor]) -> LoadReport:
     """Fill a captioner from a file of ours, whole or its trained part alone."""
-    own = model.state_dict()
+    found, report = match_own_captioner(model.state_dict(), state)
+    model.load_state_dict(found, strict=False)
+    return report
+
+
+def match_own_captioner(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Check a file of ours, whole or its trained part alone, against a captioner's tensors."""
     frozen = {name for name in own if not is_trained(name)}
     missing = () if frozen & set(state) else tuple(n.replace(".", r"\.") for n in sorted(frozen))
     keys = egoinstructor_captioner.SAME_NAMES
-    found, report = match_published(own, state, keys, Tolerated(missing=missing))
-    model.load_state_dict(found, strict=False)
-    return report
+    return match_published(own, state, keys, Tolerated(missing=missing))
 
 
 def load_base(model: nn.Module, folder: Path) -> LoadReport:

@@ -190,4 +190,4 @@ def test_the_command_takes_a_video_of_ones_own(
         capture_output=True,
         text=True,
     )
-    assert wrong.returncode == 2 and "no features: section" in wrong.stderr
+    assert wrong.returncode == 2 and "no features: or tokens: section" in wrong.stderr

@@ -34,6 +34,8 @@ def flatten_tree(value: Any, prefix: str = "") -> dict[str, Any]:
         for key, each in value.items():
             flat |= flatten_tree(each, f"{prefix}.{key}" if prefix else str(key))
         return flat
+    if isinstance(value, list) and any(isinstance(each, list | dict) for each in value):
+        return flatten_tree(dict(enumerate(value)), prefix)
     if isinstance(value, list):
         return {prefix: f"[{', '.join(str(each) for each in value)}]"}
     return {prefix: "{}" if value == {} else value}

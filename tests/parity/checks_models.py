@@ -108,6 +108,9 @@ def _clip_values(
     eps = case.json.get("clip_layernorm_eps", 1e-5)
     vit = replace(_visual_config(case.json["visual"]), num_frames=1, norm_eps=eps).build().eval()
     clip.load_image_tower(vit, state)
+    for name, parameter in vit.named_parameters():
+        if "time" in name:  # CLIP has none of it
+            nn.init.zeros_(parameter)
 
     def frames(count: int) -> Tensor:
         assert image is not None

@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 # Appended to the agent's module of the launched project: its first execution is slow to begin, as
 # on a busy network disk, after submitit has set its handlers.
 SLOW_START = """
+import time
+
 
 def _begin_late(agent, begin=NodeAgent.__call__):
     if "SLURM_RESTART_COUNT" not in os.environ:

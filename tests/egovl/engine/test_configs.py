@@ -22,7 +22,7 @@ from egovl.engine.configs import OptimConfig, TrainerConfig
         ({"warmup_steps": -1}, "warmup_steps"),
         ({"lr_end": -1e-5}, "lr_end"),
         ({"clip_grad_norm": 0.0}, "clip_grad_norm"),
-        ({"warmup_steps": 3, "warmup_epochs": 1.0}, "warmup_steps 3 and warmup_epochs 1.0"),
+        ({"warmup_steps": 3, "warmup_epochs": 1.0}, "warmup_steps 3, warmup_epochs 1.0"),
     ],
 )
 def test_optimizer_settings_that_make_no_sense_are_refused(

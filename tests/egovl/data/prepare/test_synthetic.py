@@ -154,10 +154,12 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
         "egtea",
         "ek100",
         "gpt2",
+        "manifest.jsonl",
         "narrations",
         "state_change",
         "summaries",
         "videos",
+        "views",
     ]
     assert not list(out.rglob(".*")), "no half-written file stays"
     assert len(list((out / "videos").iterdir())) == 38
