@@ -127,6 +127,7 @@ CAPTIONER_LOADERS: Mapping[str, Loader] = {
 
 # a name that no other system's files have
 _MARKS = {
+    "aggregation.cls_token": "hiervl",  # before EgoVLP, whose towers it holds under their names
     "video_model.cls_token": "egovlp",
     "video.pos_embed": "egovl",
     "video_embed.convs.0.weight": "egovl",

@@ -140,6 +140,7 @@ def test_auto_finds_who_wrote_a_file(tmp_path: Path) -> None:
         torch.testing.assert_close(outputs(target), outputs(source), atol=0, rtol=0)
     egovlp_state = publish(EGOVLP, random_model(EGOVLP).state_dict(), "egovlp")["state_dict"]
     assert find_origin({k.removeprefix("module."): v for k, v in egovlp_state.items()}) == "egovlp"
+    assert find_origin({**egovlp_state, "aggregation.cls_token": torch.ones(1)}) == "hiervl"
     assert find_origin({"visual.conv1.weight": torch.ones(1)}) == "clip"
     assert find_origin({"blocks.0.attn.qkv.weight": torch.ones(1)}) == "timm"
     with pytest.raises(CheckpointError, match=r"it has a, b.*init\.origin="):
