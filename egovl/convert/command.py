@@ -117,19 +117,14 @@ def convert_own(file: Path, config: Any, state: dict[str, Any]) -> Converted:
     """Check a file of ours against the sizes that its header states."""
     import torch
 
-    from egovl.convert.egoinstructor_files import match_own_captioner
-    from egovl.convert.load import match_published
-    from egovl.convert.own import SAME_NAMES
+    from egovl.convert.egoinstructor_files import match_own
     from egovl.convert.released import Converted
     from egovl.convert.unpickle import CheckpointError
-    from egovl.models.captioner.configs import CaptionerConfig
 
     with torch.device("meta"):
         own = config.build().state_dict()
     try:
-        if isinstance(config, CaptionerConfig):
-            return Converted(config, *match_own_captioner(own, state))
-        return Converted(config, *match_published(own, state, SAME_NAMES))
+        return Converted(config, *match_own(config, own, state))
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
 

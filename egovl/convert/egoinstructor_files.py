@@ -77,15 +77,17 @@ def publish(config: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def load_own_captioner(model: Captioner, state: Mapping[str, Tensor]) -> LoadReport:
     """Fill a captioner from a file of ours, whole or its trained part alone."""
-    found, report = match_own_captioner(model.state_dict(), state)
+    found, report = match_own(model.config, model.state_dict(), state)
     model.load_state_dict(found, strict=False)
     return report
 
 
-def match_own_captioner(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+def match_own(
+    config: object, own: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Check a file of ours, whole or its trained part alone, against a captioner's tensors."""
+    """Check a file of ours against its model's tensors; a captioner's may be its trained part."""
+    if not isinstance(config, CaptionerConfig):
+        return match_published(own, state, egoinstructor_captioner.SAME_NAMES)
     frozen = {name for name in own if not is_trained(name)}
     missing = () if frozen & set(state) else tuple(n.replace(".", r"\.") for n in sorted(frozen))
     keys = egoinstructor_captioner.SAME_NAMES
