@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import slurm
 from jobs.accounting import find_ends
-from jobs.array_view import WaitingArray, find_waiting, starters
 from jobs.errors import SubmitError
 from jobs.judgement import (
     GOING_ON,
@@ -33,6 +32,9 @@ from jobs.queue_view import CallBudget, Queue, is_held_back, read_queue
 from jobs.run_facts import RunFacts, read_all, read_cause, read_facts, read_last_step
 from jobs.slurm import QueuedJob
 from jobs.standing import LIVE
+
+if TYPE_CHECKING:
+    from jobs.array_view import WaitingArray
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +121,10 @@ class StatusReader:
 
     def read_arrays(self) -> list[WaitingArray]:
         """Return the arrays of which members have not begun, and what will start those."""
+        if not (self.runs / ".arrays").is_dir():
+            return []
+        from jobs.array_view import find_waiting, starters  # a list without arrays need not wait
+
         found = find_waiting(self.runs)
         if any(array.executor == "slurm" for array in found):
             self._look(())
