@@ -155,7 +155,7 @@ def test_a_killed_command_goes_on_and_a_run_folder_hears_of_it(config: VideosCon
     words = ["videos", *_yaml(config)]
     process = subprocess.Popen([*COMMAND, *words], cwd=ROOT, start_new_session=True)
     until = time.monotonic() + 60
-    while not list(config.out.glob("long/*.mp4")) and time.monotonic() < until:
+    while not list(config.out.glob("long/[0-9]*.mp4")) and time.monotonic() < until:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
