@@ -25,6 +25,7 @@ from egovl.tasks.hierarchical import Hierarchical
 from egovl.tasks.hierarchy_configs import HierarchicalConfig
 from egovl.tasks.views import encode_views
 from tests.architecture.source import ROOT
+from tests.bench.memory import rise_mib
 from tests.bench.ratio import report_ratio
 
 VIDEOS, CLIPS, FRAMES, TOKENS = 4, 16, 4, 32
@@ -134,17 +135,12 @@ def test_memory_of_a_parent_step_of_64_clips(benchmark: BenchmarkFixture) -> Non
 
 def measure(checkpointing: bool) -> dict[str, float]:
     """One step; the process's peak over what it held before."""
-    import resource
-
-    def peak_mib() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
     batch = parents(112)
     model = build(112, 192, 8, gradient_checkpointing=checkpointing).train()
     task = HierarchicalConfig().build()
-    before = peak_mib()
-    loss = step(task, model, batch)
-    return {"loss": loss, "mib": peak_mib() - before}
+    losses: list[float] = []
+    mib = rise_mib(lambda: losses.append(step(task, model, batch)))
+    return {"loss": losses[0], "mib": mib}
 
 
 if __name__ == "__main__":
