@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import dacite
 import yaml
@@ -139,6 +139,9 @@ def _check_keys(cls: type[Any], tree: Any, where: str) -> set[Any]:
         place = f"{where}.{key}" if where else str(key)
         if key not in known:
             raise ConfigError(f"{place}: unknown key {key!r}{_closest(str(key), known)}")
+        is_text = isinstance(value, str | os.PathLike)
+        if _members(hints[key]) == [Path] and value is not None and not (is_text and value):
+            raise ConfigError(f"{place}: expected a path, got {value!r}")
         for union in _tagged_unions(hints[key]):
             met.add(union)
         inner = _inner_dataclass(hints[key])
@@ -225,9 +228,27 @@ def _float(value: Any) -> Any:
 
 def _sentence(error: dacite.DaciteFieldError) -> str:
     if isinstance(error, dacite.WrongTypeError):
-        wanted = getattr(error.field_type, "__name__", str(error.field_type))
-        return f"expected {wanted}, got {error.value!r}"
+        words = [w for m in _members(error.field_type) for w in _literals(m) if isinstance(w, str)]
+        near = _nearest(error.value, words) if isinstance(error.value, str) else ""
+        return f"expected {_wanted(error.field_type)}, got {error.value!r}{near}"
     return str(error)
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+def _wanted(hint: Any) -> str:
+    """A type in a user's words: what yaml may hold there."""
+    words = [
+        word
+        for member in _members(hint)
+        for word in [repr(v) for v in _literals(member)]
+        or [getattr(member, "__name__", str(member))]
+    ]
+    if type(None) in typing.get_args(hint):
+        words.append("null")
+    return " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def plain(value: Any) -> Any:
@@ -288,7 +309,9 @@ def _read_yaml(file: Path) -> Tree:
 
 def _closest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if match:
-        return f"; did you mean {match[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    return _nearest(name, names) or (f"; known: {', '.join(names)}" if names else "")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""

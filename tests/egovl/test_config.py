@@ -60,7 +60,11 @@ def test_a_tree_becomes_nested_dataclasses_with_the_named_variant() -> None:
         ({"shape": {"name": "circle", "radius": -1}}, r"radius=-1.0 must be above 0"),
         ({"shape": {"name": "square"}, "more": {"b": {"name": "sqare"}}}, r"more\.b\.name.*square"),
         ({"shape": {"name": "square"}, "file": "$vidoes/a"}, r"'vidoes'.*did you mean 'videos'"),
-        ({"shape": {"name": "square"}, "name": "oil"}, r"name: expected"),
+        (
+            {"shape": {"name": "square"}, "name": "pensil"},
+            r"name: expected 'ink' or 'pencil', got 'pensil'; did you mean 'pencil'",
+        ),
+        ({"shape": {"name": "square"}, "file": 3}, r"file: expected a path, got 3"),
         ({"shape": 3}, r"shape"),
         ({}, r"shape: missing"),
     ],

@@ -45,6 +45,12 @@ def _check(field: str, value: object, holds: bool, allowed: str) -> None:
         raise ValueError(f"{field}={value}: must be {allowed}")
 
 
+Preset = Literal[
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+]
+Tune = Literal["fastdecode", "film", "animation", "grain", "stillimage"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncodingConfig:
     """How a video is scaled and encoded."""
@@ -61,8 +67,10 @@ class EncodingConfig:
     """Frames from one keyframe to the next."""
     crf: int = 23
     """x264's quality, 0 (lossless) to 51."""
-    preset: str = "veryfast"
+    preset: Preset = "veryfast"
     """x264's effort."""
+    tune: Tune | None = "fastdecode"
+    """x264's tuning; fastdecode is read in half the time, for 7 % more bytes and 0.3 dB."""
     max_lost_share: float = 0.001
     """A video of which more frames than this are damaged is bad."""
 

@@ -168,6 +168,8 @@ class _Transcoding:
     def _write(self, picture: VideoFrame) -> None:
         if self._encoder is None:
             options = {"preset": self._config.preset, "crf": str(self._config.crf)}
+            if self._config.tune:
+                options["tune"] = self._config.tune
             path = self._chunk_file(len(self._done))
             interval = self._config.keyframe_interval
             self._encoder = ChunkEncoder(path, self._fps, options, interval)

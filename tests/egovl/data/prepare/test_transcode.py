@@ -152,6 +152,17 @@ def test_a_rotated_video_comes_out_upright(tmp_path: Path, name: str) -> None:
 
 
 @needs_real
+def test_chunks_tuned_for_decoding_carry_no_arithmetic_coding(tmp_path: Path) -> None:
+    source = tmp_path / "ego.mp4"
+    source.write_bytes((REAL / "ego4d_3c0dffd0_012_014.mp4").read_bytes())
+    fast, plain = EncodingConfig(short_side=64), EncodingConfig(short_side=64, tune=None)
+    for config, settings in ((fast, b"cabac=0"), (plain, b"cabac=1")):
+        made = run(source, config)
+        assert settings in made.files[0].read_bytes()  # x264 writes them into the stream
+        made.files[0].unlink()
+
+
+@needs_real
 def test_a_real_egocentric_clip_keeps_its_frames(tmp_path: Path) -> None:
     source = tmp_path / "ego.mp4"
     source.write_bytes((REAL / "ego4d_3c0dffd0_012_014.mp4").read_bytes())
