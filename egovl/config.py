@@ -139,8 +139,7 @@ def _check_keys(cls: type[Any], tree: Any, where: str) -> set[Any]:
         place = f"{where}.{key}" if where else str(key)
         if key not in known:
             raise ConfigError(f"{place}: unknown key {key!r}{_closest(str(key), known)}")
-        is_text = isinstance(value, str | os.PathLike)
-        if _members(hints[key]) == [Path] and value is not None and not (is_text and value):
+        if _members(hints[key]) == [Path] and not _may_be_path(value):
             raise ConfigError(f"{place}: expected a path, got {value!r}")
         for union in _tagged_unions(hints[key]):
             met.add(union)
@@ -210,6 +209,10 @@ def _inner_dataclass(hint: Any) -> Any:
     if len(found) > 1:
         return hint
     return found[0] if found else None
+
+
+def _may_be_path(value: Any) -> bool:
+    return value is None or (isinstance(value, str | os.PathLike) and bool(str(value)))
 
 
 def _is_mapping_hint(hint: Any) -> bool:
