@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,7 +107,7 @@ def launch_array(
     launched = Launched(place.runs / specs[0].kind, plan)
     if not plan.missing:
         return launched
-    array = ArrayFolder(place.runs / ARRAYS / uuid.uuid4().hex[:28])
+    array = ArrayFolder(place.runs / ARRAYS / os.urandom(14).hex())
     limit, parallel = _limits(executor, len(plan.missing), parallel)
     facts = run_facts(specs[0], place, snapshot)
     shared = {"schema": 1, "executor": executor, "chunk_size": limit, "facts": facts}

@@ -7,7 +7,6 @@ very process.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import os
 import runpy
@@ -32,6 +31,8 @@ _PR_SET_PDEATHSIG = 1
 def die_with_parent(signum: int) -> None:
     """Have the kernel send this process a signal when its parent dies; Linux only."""
     if sys.platform == "linux":
+        import ctypes  # not for a launcher, which imports this for its names
+
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum)
 
 

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 from jobs import slurm
 from jobs.cluster import Cluster, build_resources, load_cluster, resolve_cluster_name
 from jobs.errors import ConfigError, JobsError
-from jobs.forecast import run_forecast
 from jobs.run_folder import RunFolder
 from jobs.settings import Settings, load_settings
 from jobs.snapshot_rules import with_patterns
 from jobs.spec import JobSpec, Resources
 from jobs.submit import Launched, Place, launch, render
-from jobs.sweep_request import run_sweep
 
 # Flags that are fields of `Resources`.
 _RESOURCES = {
@@ -62,12 +60,16 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
     others = spec.arguments[1:]
     words = judging_words(spec.arguments, with_files=not flags.get("dry_run"))
     if flags.get("sweep") or flags.get("sweep_file"):
+        from jobs.sweep_request import run_sweep  # only those who ask for it need it
+
         return run_sweep(spec, cluster, replace(place, check=words), executor, flags)
     place = replace(place, check=(*words, *others))
     if flags.get("dry_run"):
         print(render(spec, cluster, place, executor))
         return 0
     if flags.get("forecast"):
+        from jobs.forecast import run_forecast
+
         return run_forecast(spec, cluster, place, executor)
     launched = launch(spec, cluster, place, executor)
     return report(launched, is_followed=bool(flags.get("follow")))

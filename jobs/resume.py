@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +59,7 @@ def resume(run: RunFolder, resources: Mapping[str, Any] | None = None) -> Launch
         if holder is None:
             raise RunError(f"{run.path} has no Slurm job to go on from: launch it again")
         return _resume_on_slurm(run, holder, snapshot, spec, is_changed=spec != before)
-    number, token = run.latest_attempt() + 1, uuid.uuid4().hex
+    number, token = run.latest_attempt() + 1, os.urandom(16).hex()
     if not run.claim_attempt(number, token, 0, by="resume"):
         return resume(run, resources)
     submission = Submission(snapshot, token, number, _words(run, number))

@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
 from jobs.errors import SubmitError
 
@@ -108,6 +107,8 @@ def parse_fields(text: str) -> dict[str, str]:
 
 def parse_time(text: str | None) -> float | None:
     """Return the seconds since the epoch of a time that Slurm printed; None for `Unknown`."""
+    from datetime import datetime  # a launch reads no times
+
     try:
         return datetime.fromisoformat(text or "").timestamp()
     except ValueError:

@@ -16,7 +16,6 @@ import os
 import shutil
 import stat
 import tempfile
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -218,7 +217,7 @@ def _is_whole(snapshot: Path) -> bool:
 
 def move_away(snapshot: Path) -> Path | None:
     """Rename a snapshot to where nobody takes it for one; None if it is gone already."""
-    target = snapshot.with_name(f"{REMOVED}{snapshot.name}-{uuid.uuid4().hex[:8]}")
+    target = snapshot.with_name(f"{REMOVED}{snapshot.name}-{os.urandom(4).hex()}")
     try:
         snapshot.rename(target)
     except FileNotFoundError:

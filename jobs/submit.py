@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +139,7 @@ def launch_copy(
         SubmitError: if Slurm refuses; no new run folder is left.
     """
     run = run_folder_of(spec, place, snapshot)
-    token = uuid.uuid4().hex
+    token = os.urandom(16).hex()
     facts = run_facts(spec, place, snapshot, after)
     number, standing = take_run(run, facts, token)
     if number is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import random
 import signal
 import socket
 import sys
@@ -85,7 +84,8 @@ def _submit_patiently(
         logger.warning("%s; trying again", trouble)
         found, is_known = None, False
         while not is_known:
-            # at random, so that launchers that failed together do not come back together
+            import random  # at random: launchers that failed together do not come back together
+
             time.sleep(wait * random.uniform(0.75, 1.25))
             wait = min(wait * 2, PATIENCE_SEC / 4)
             found, is_known = _look_up(str(parameters["comment"]))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +52,7 @@ def claim_successor(
     Returns:
         The new submission's token; None if somebody else has the attempt.
     """
-    new = uuid.uuid4().hex
+    new = os.urandom(16).hex()
     for path in (run.spec_json, run.sbatch_json):
         write_json_atomic(path(new), _read(run, path(token).name))
     if (profile := read_json(run.cluster_json(token))) is not None:
