@@ -105,7 +105,7 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the flag of the weights to start from."""
-    text = "weights: a run's folder, an export of ours, or a released file"
+    text = "weights of the recipe's model: a run's folder, an export of ours, or a released file"
     parser.add_argument("--checkpoint", metavar="FILE", help=text)
 
 

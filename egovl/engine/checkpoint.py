@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import time
+import warnings
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ from egovl.engine.folder import RunFolder, Superseded, write_json
 from egovl.engine.metadata import SafeReader
 
 logger = logging.getLogger(__name__)
+
+# said at every read and write of a single process, which is what it is meant to be
+warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 
 COMMIT = "COMMIT"
 AVERAGE = "average"
