@@ -156,7 +156,7 @@ def flag_story() -> list[bool]:
 
 def late_peer() -> dict[str, Any]:
     """Rank 0 calls while the others are away: the first call returns, the second gives up."""
-    flag = dist.AsyncFlag(timeout_sec=1.0)
+    flag = dist.AsyncFlag(timeout_sec=3.0)
     dist.barrier()
     result: dict[str, Any] = {}
     if dist.rank() == 0:
@@ -272,7 +272,7 @@ def test_a_flag_of_one_rank_is_seen_by_all_at_the_next_call(ranks: list[dict[str
 
 def test_a_flag_does_not_wait_at_once_and_not_for_ever(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["late"]["raised"]
-    assert ranks[0]["late"]["seconds"] < 0.5
+    assert ranks[0]["late"]["seconds"] < 2
 
 
 def test_everything_works_without_a_group() -> None:

@@ -87,7 +87,7 @@ class SlurmClient:
         nodes = f"--nodes={self.settings.num_nodes}"
         return self.submit("sleep 600", "--partition=urgent", "--exclusive", nodes)
 
-    def preempt(self, job_id: int, seconds: float = 90.0) -> None:
+    def preempt(self, job_id: int, seconds: float = 150.0) -> None:
         """Preempt a running job; return when it has yielded and the nodes are free again."""
         assert self.state(job_id) == "RUNNING", f"job {job_id} is {self.state(job_id) or 'gone'}"
         intruder = self.start_intruder()
@@ -100,12 +100,12 @@ class SlurmClient:
     def cancel(self, job_id: int) -> None:
         """Cancel a job and wait for its end."""
         self.run("scancel", str(job_id))
-        self.wait_state(job_id, "CANCELLED", "COMPLETED", "FAILED", "", seconds=40.0)
+        self.wait_state(job_id, "CANCELLED", "COMPLETED", "FAILED", "", seconds=120.0)
 
     def cancel_all(self) -> None:
         """Cancel every job and wait until none is left."""
         self.run("scancel", "--user=root")
-        wait_for(lambda: not self.run("squeue", "-h").strip(), 60.0, "all jobs to end")
+        wait_for(lambda: not self.run("squeue", "-h").strip(), 120.0, "all jobs to end")
 
     def kill_node(self, name: str) -> None:
         """kill -9 the slurmd of a node; slurmstepd and what it runs live on."""

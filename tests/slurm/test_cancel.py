@@ -20,7 +20,7 @@ def test_scancel_saves_and_ends_the_run_for_good(slurm: SlurmClient, tmp_path: P
     run = launch_toy(slurm, tmp_path, num_steps=120)
     run.wait_step(12)
     slurm.cancel(run.job_id)
-    run.wait_end("cancelled", seconds=30.0)
+    run.wait_end("cancelled", seconds=90.0)
     # Longer than the wait of a job that was requeued.
     time.sleep(15.0)
     assert slurm.state(int(run.launched.job_id)) == "CANCELLED"
@@ -61,4 +61,4 @@ def test_jobs_stop_saves_and_does_not_continue(slurm: SlurmClient, tmp_path: Pat
     run.wait_end("stopped", seconds=60.0)
     (last,) = {run.steps_of(rank, 1)[-1] for rank in range(WORLD_SIZE)}
     assert run.folder.last_commit_step() == last
-    wait_for(lambda: slurm.state(run.job_id) == "COMPLETED", 30.0, "the job to end")
+    wait_for(lambda: slurm.state(run.job_id) == "COMPLETED", 90.0, "the job to end")

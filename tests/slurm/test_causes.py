@@ -90,7 +90,7 @@ def test_scancel_ends_the_run(slurm: SlurmClient, tmp_path: Path) -> None:
     run.wait_step(5)
     told = time.time()
     slurm.cancel(run.job_id)
-    run.wait_end("cancelled", seconds=30.0)
+    run.wait_end("cancelled", seconds=90.0)
     stop = run.stop_of(1)
     assert (stop["reason"], stop["source"]) == ("cancelled", "slurm")
     assert abs(stop["deadline"] - told - KILL_WAIT_SEC) < 3
@@ -108,7 +108,7 @@ def test_scancel_within_the_grace_time_ends_the_run(slurm: SlurmClient, tmp_path
     wait_for(run.folder.attempt(1).stop_json.exists, 60.0, "the agent to hear of it", 0.02)
     time.sleep(1.2)  # the second of the preemption itself cannot be told from its end
     slurm.cancel(run.job_id)
-    run.wait_end("cancelled", seconds=30.0)
+    run.wait_end("cancelled", seconds=90.0)
     assert run.folder.attempt_numbers() == [1]
 
 
@@ -130,7 +130,7 @@ def test_warning_before_the_time_limit_is_a_timeout(slurm: SlurmClient, tmp_path
     run.assert_continued_from_last_commit(2)
     assert run.first_step_of(2) == run.steps_of(0, 1)[-1] + 1
     slurm.cancel(run.job_id)
-    run.wait_end("cancelled", seconds=30.0)
+    run.wait_end("cancelled", seconds=90.0)
     assert run.folder.read_state()["budgets"]["timeout"] == 99
 
 
@@ -208,7 +208,7 @@ def test_scancel_without_slurm_commands_still_ends_the_run(
     )
     run.wait_step(5)
     slurm.cancel(run.job_id)
-    run.wait_end("cancelled", seconds=30.0)
+    run.wait_end("cancelled", seconds=90.0)
     assert run.outcome(1)["source"] == "log"
     assert run.folder.attempt_numbers() == [1]
 

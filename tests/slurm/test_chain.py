@@ -99,7 +99,7 @@ def test_nothing_starts_after_a_failed_stage_and_all_goes_on_once_it_is_mended(
         state = RunFolder(run).read_state()
         assert (state["cause"], starts_of(run)) == ("parent", [])
         assert "told to fail" in state["reason"]
-    wait_for(lambda: not slurm.run("squeue", "-h").strip(), 30.0, "the queue to be empty")
+    wait_for(lambda: not slurm.run("squeue", "-h").strip(), 90.0, "the queue to be empty")
     (tmp_path / "runs" / "mended").touch()
     launch(tmp_path, *stages)
     wait_states([first, second, third], lambda state: state == "done", 60.0)
@@ -117,7 +117,7 @@ def test_a_stage_that_starts_too_early_goes_back_behind_its_parent(
     job = job_of(second)
     slurm.run("scontrol", "update", f"JobId={job}", "Dependency=")
     attempt = RunFolder(second).attempt(1)
-    wait_for(attempt.outcome_json.exists, 30.0, "the stage to look at its parent")
+    wait_for(attempt.outcome_json.exists, 90.0, "the stage to look at its parent")
     assert (read_json(attempt.outcome_json) or {})["state"] == "waiting"
     wait_for(
         lambda: (

@@ -90,7 +90,7 @@ def test_hang_is_explained_restarted_once_and_the_second_ends_the_run(
     assert f"; rank {HUNG_RANK} at " in state["reason"]
     assert "sleep_for_ever; rank 0, 1, 3 at " in state["reason"]
     names = slurm.settings.node_names
-    wait_for(lambda: not any(slurm.processes_on(name) for name in names), 30.0, "no process left")
+    wait_for(lambda: not any(slurm.processes_on(name) for name in names), 90.0, "no process left")
     print({what: round(seconds, 2) for what, seconds in seconds_to_restart(run).items()})
 
 

@@ -71,7 +71,7 @@ def test_preemption_that_reaches_one_node_late_is_not_taken_for_a_cancel(
     with slurm.paused_node(other):
         # While a signal is on its way, Slurm does not call the job RUNNING.
         intruder = slurm.start_intruder()
-        wait_for(run.folder.attempt(1).stop_json.exists, 30.0, "the agent to hear of it")
+        wait_for(run.folder.attempt(1).stop_json.exists, 90.0, "the agent to hear of it")
     stop = read_json(run.folder.attempt(1).stop_json) or {}
     assert stop["reason"] == "preempt"
     assert "SIGNALING" in stop["detail"]

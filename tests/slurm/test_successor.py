@@ -107,4 +107,4 @@ def _batch_shells(slurm: SlurmClient, job: int) -> list[int]:
         running = {pid: line for name in names for pid, line in slurm.processes_on(name).items()}
         return [pid for pid, line in running.items() if "slurm_script" in line]
 
-    return wait_for(found, 10.0, f"the batch shell of job {job}")
+    return wait_for(found, 90.0, f"the batch shell of job {job}")

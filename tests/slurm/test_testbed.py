@@ -48,7 +48,7 @@ def _listening_job(slurm: SlurmClient, folder: Path, partition: str) -> int:
     program.write_text(LISTENER)
     script = f"srun {sys.executable} {program} task {folder}"
     job = slurm.submit(script, f"--partition={partition}", "--nodes=1")
-    wait_for((folder / "ready-child").exists, 30.0, "the step and its child to listen")
+    wait_for((folder / "ready-child").exists, 90.0, "the step and its child to listen")
     return job
 
 
@@ -81,7 +81,7 @@ def test_preemption_sends_term_to_the_step_and_tells_the_deadline(
     assert "PreemptTime" not in slurm.job(job) or slurm.job(job)["PreemptTime"] == "None"
     slurm.start_intruder()
     signals = tmp_path / "signals"
-    wait_for(signals.exists, 30.0, "TERM in the step")
+    wait_for(signals.exists, 90.0, "TERM in the step")
     facts = slurm.job(job)
     assert facts["JobState"] == "RUNNING"
     assert facts["PreemptTime"] <= facts["EndTime"]
@@ -100,7 +100,7 @@ def test_a_job_killed_without_grace_is_requeued_and_told_so(
     slurm.wait_state(job, "RUNNING")
     assert slurm.restarts(job) == 1
     (node,) = [slurm.job(job)["NodeList"]]
-    wait_for(lambda: slurm.processes_on(node), 10.0, "the job's processes")
+    wait_for(lambda: slurm.processes_on(node), 90.0, "the job's processes")
     environs = [
         Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in slurm.processes_on(node)
     ]
@@ -159,7 +159,7 @@ def test_down_leaves_nothing_behind_even_with_orphans(
     client = SlurmClient(bring_up_or_skip(Settings(folder, tracker, accounting, num_nodes=2)))
     job = client.submit("srun sh -c 'setsid sleep 500 & sleep 500'", "--nodes=2")
     client.wait_state(job, "RUNNING")
-    wait_for(lambda: len(client.processes_on("node2")) >= 2, 10.0, "the step on node2")
+    wait_for(lambda: len(client.processes_on("node2")) >= 2, 90.0, "the step on node2")
     orphans = client.processes_on("node2")
     client.kill_node("node2")
     assert client.processes_on("node2") == orphans
@@ -177,7 +177,7 @@ def test_accounting_answers_sacct(testbed_folder: Path) -> None:
         client.wait_state(job, "COMPLETED")
         query = ("sacct", "-X", "-n", "-P", f"--jobs={job}", "--format=JobName,State,NNodes")
         expected = "counted|COMPLETED|2\n"
-        wait_for(lambda: client.run(*query) == expected, 20.0, "sacct to tell the job's end")
+        wait_for(lambda: client.run(*query) == expected, 90.0, "sacct to tell the job's end")
     finally:
         client.local.down()
 

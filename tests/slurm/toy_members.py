@@ -85,11 +85,11 @@ def stop_by_hand(run: Path) -> int:
         The attempt that follows.
     """
     before = RunFolder(run).latest_attempt()
-    wait_for(lambda: len(starts_of(run)) > 0 and starts_of(run)[-1] == before, 30.0, "its rank")
+    wait_for(lambda: len(starts_of(run)) > 0 and starts_of(run)[-1] == before, 90.0, "its rank")
     scheduler.send_signal(job_of(run), "USR2")
     outcome = RunFolder(run).attempt(before).outcome_json
-    wait_for(lambda: (read_json(outcome) or {}).get("state") == "queued", 30.0, "its stop")
-    wait_for(lambda: starts_of(run)[-1] == before + 1, 30.0, "its next attempt")
+    wait_for(lambda: (read_json(outcome) or {}).get("state") == "queued", 90.0, "its stop")
+    wait_for(lambda: starts_of(run)[-1] == before + 1, 90.0, "its next attempt")
     return before + 1
 
 
@@ -100,5 +100,5 @@ def hurry(slurm: SlurmClient, job_id: str) -> None:
         shown = scheduler.show_job(job_id) or {}
         return shown.get("JobState") == "PENDING"
 
-    wait_for(is_held, 30.0, f"job {job_id} to be back in the queue")
+    wait_for(is_held, 90.0, f"job {job_id} to be back in the queue")
     slurm.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")

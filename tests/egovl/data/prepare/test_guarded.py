@@ -17,7 +17,7 @@ def work(item: str, progress: Callable[[int], None]) -> str:
     if item == "bad":
         raise ValueError("bad value")
     if item == "slow":
-        for step in range(8):
+        for step in range(20):
             time.sleep(0.25)
             progress(step)
     return item.upper()
@@ -25,7 +25,7 @@ def work(item: str, progress: Callable[[int], None]) -> str:
 
 def test_every_item_has_its_outcome() -> None:
     items = ["a", "hang", "die", "bad", "slow", "b"]
-    outcomes = {o.item: o for o in run_guarded(work, items, workers=3, stall_sec=1.5)}
+    outcomes = {o.item: o for o in run_guarded(work, items, workers=3, stall_sec=4)}
     assert sorted(outcomes) == sorted(items)
     assert [outcomes[name].result for name in ("a", "b", "slow")] == ["A", "B", "SLOW"]
     assert "no progress" in str(outcomes["hang"].error)
