@@ -247,13 +247,20 @@ def check_members(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot) ->
     """
     if not place.check:
         return
-    chosen = _covering([spec.arguments for spec in specs])
+    chosen = covering_members([spec.arguments for spec in specs])
     lines = [[*place.check, *specs[number].arguments[1:]] for number in chosen]
     judge(specs[0].module, lines, snapshot.path, place.home)
 
 
-def _covering(members: Sequence[tuple[str, ...]]) -> list[int]:
-    """Return members in which every argument occurs; evenly spread where they are too many."""
+def covering_members(members: Sequence[tuple[str, ...]]) -> list[int]:
+    """Return members in which every argument occurs; evenly spread where they are too many.
+
+    Args:
+        members: the arguments of each.
+
+    Returns:
+        Their numbers.
+    """
     seen: set[str] = set()
     chosen: list[int] = []
     for number, words in enumerate(members):

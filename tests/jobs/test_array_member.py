@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import slurm
 from jobs.array import ArrayFolder
 from jobs.array_launch import Launched, launch_array
 from jobs.cluster import Cluster
@@ -24,12 +25,16 @@ from tests.slurm.toy_members import make_place
 
 __all__ = ["programs"]  # a fixture
 
-# The jobs 5_1 and 5_2 wait; once `scancel` was called for one, that one is cancelled.
+# As Slurm answers: members of array 5 wait in one record, until one is held or cancelled by itself.
 SHOW = """case "$*" in
   *"show config"*) printf 'MaxArraySize = 51\\nMaxJobCount = 10000\\n' ;;
-  *) job=${4:-}; state=PENDING
-     grep -q "^scancel .*$job$" @log@ && state=CANCELLED
-     echo "JobId=5 JobState=$state" ;;
+  *"show job 5") echo "JobId=5 ArrayJobId=5 ArrayTaskId=0-2%3 JobState=PENDING" ;;
+  *"show job 5_"[0-2])
+     state=PENDING
+     grep -q "^scancel .*$4$" @log@ && state=CANCELLED
+     grep -q "^scontrol hold $4$" @log@ || { echo "Job $4 not found"; exit 1; }
+     echo "JobId=7 ArrayJobId=5 ArrayTaskId=${4#5_} JobState=$state" ;;
+  *show*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;;
 esac"""
 
 
@@ -64,12 +69,26 @@ def test_a_member_that_waits_is_found_by_name_and_job_and_only_stopped_or_cancel
     assert find_run("5_1", runs).path == run  # it is a run now
 
 
+def test_a_member_that_starts_this_moment_is_not_held(
+    programs: SlurmPrograms, launched: Launched
+) -> None:
+    pending = """JobState=PENDING; grep -q '^scancel' @log@ && JobState=RUNNING"""
+    show = f"{pending}; echo JobId=7 JobState=$JobState".replace("@log@", str(programs.log))
+    programs.answer("scontrol", show)
+    assert not slurm.cancel_pending("5_1")
+    assert programs.calls("scontrol")[-1] == "release 5_1"
+    calls = len(programs.calls("scancel"))
+    assert not slurm.cancel_pending("5_2")  # runs
+    assert len(programs.calls("scancel")) == calls
+
+
 def test_stopping_a_waiting_member_takes_that_one_out_of_the_queue(
     programs: SlurmPrograms, launched: Launched
 ) -> None:
     run = find_run("5_1", str(runs_of(launched)), begins=True)
     assert stop(run).did == "stopped"
     assert programs.calls("scancel") == ["--state=PENDING 5_1"]
+    assert "hold 5_1" in programs.calls("scontrol")  # by state, scancel would take all that wait
     state = run.read_state()
     assert (state["state"], state["cause"], state["job_id"]) == ("stopped", "user", "5_1")
     assert not (launched.folder / launched.runs[2].name).exists()
@@ -83,7 +102,7 @@ def test_a_cancelled_member_is_resumed_alone(
     assert done.returncode == 0, done.stderr
     assert "job 5_2 taken out of the queue" in done.stdout
     run = RunFolder(launched.runs[2])
-    assert cancelled_once(programs) == ["--state=PENDING 5_2"]
+    assert programs.calls("scancel") == ["--state=PENDING 5_2"]
     programs.answer("sbatch", "echo 'Submitted batch job 9'")
     again = resume(run)
     assert (again.job_id, again.state) == ("9", "queued")
@@ -93,10 +112,6 @@ def test_a_cancelled_member_is_resumed_alone(
         programs.answer("scontrol", "echo 'Invalid job id' >&2; exit 1")
         run.write_state("cancelled", attempt=2, job_id="9")
         cancel(run)
-
-
-def cancelled_once(programs: SlurmPrograms) -> list[str]:
-    return programs.calls("scancel")
 
 
 def test_a_member_that_has_begun_is_found_by_its_job(

@@ -96,6 +96,7 @@ def test_a_stopped_member_goes_on_alone(slurm: SlurmClient, tmp_path: Path) -> N
     assert RunFolder(chosen).last_commit_step()
 
 
+@pytest.mark.soak
 def test_commands_on_one_member_leave_the_others_alone(slurm: SlurmClient, tmp_path: Path) -> None:
     specs = [toy_spec("hang=1", f"number={number}") for number in range(5)]
     launched = launch(tmp_path, specs, parallel=3)

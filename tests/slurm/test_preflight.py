@@ -59,15 +59,16 @@ def test_run_that_no_node_has_room_for_fails_with_the_reason(
     assert "the run needs 1000000.0 GB: free some" in state["reason"]
 
 
+@pytest.mark.soak
 def test_node_whose_products_are_wrong_trains_nothing_and_the_run_goes_on_without_it(
     slurm: SlurmClient, corpus: Path, tmp_path: Path
 ) -> None:
     sick = tmp_path / "sick"
     sick.touch()
-    project = make_checkout(tmp_path / "project", corpus, gpus=1, steps=4)
+    project = make_checkout(tmp_path / "project", corpus, gpus=1, steps=6)
     (project / "sitecustomize.py").write_text(SITE.format(sick=str(sick)))
     small = ("model.video.width=32", "model.video.depth=1", "model.text.width=32")
-    words = ("--nodes", "2", "--partition", "a100", *small, "evaluate=null")
+    words = ("--nodes", "2", "--partition", "a100", *small, "evaluate.egomcq.every=40")
     run = Journey.launch(slurm, project, *words)
     run.wait_done()
     first, second = run.folder.attempt(1), run.folder.attempt(2)
