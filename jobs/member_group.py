@@ -92,7 +92,8 @@ def find_best(group: MemberGroup) -> tuple[Path, float]:
     found: list[tuple[float, Path]] = []
     for member in group.members:
         result = read_json(RunFolder(member).result_json) or {}
-        metrics = {"train_loss": result.get("train_loss"), **(result.get("metrics") or {})}
+        metrics: dict[str, Any] = {"train_loss": result.get("train_loss")}
+        metrics |= result.get("metrics") or {}
         known |= {name for name, value in metrics.items() if value is not None}
         value = metrics.get(metric)
         if isinstance(value, int | float) and math.isfinite(value):

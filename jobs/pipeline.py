@@ -23,7 +23,7 @@ A stage may be a sweep, of which a later one reads the best run:
         ...
         sweep: {grid: {optim.lr: [1e-5, 3e-5], seed: 0..1}}    as a file for --sweep-file; or as for
                                                    --sweep: ["optim.lr=1e-5,3e-5", "seed=0..1"]
-        best: {metric: egomcq/inter, mode: max}                of the results; or mode: min
+        best: {metric: egomcq/inter_video, mode: max}          of the results; or mode: min
         failed_members: stop                                   skip: the best of those that are done
       evaluate:
         ...
@@ -232,7 +232,7 @@ def _read_sweep(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         refuse_unknown(best, ("metric", "mode"), f"{where}: best")
         metric, mode = as_text(best.get("metric")), as_text(best.get("mode")) or "max"
         if metric is None:
-            raise ConfigError(f"{where}: best: metric missing, as egomcq/inter")
+            raise ConfigError(f"{where}: best: metric missing, as egomcq/inter_video")
         if mode not in MODES:
             raise ConfigError(f"{where}: best: " + unknown_name("mode", mode, MODES))
         found["best"] = Best(metric, mode)

@@ -127,7 +127,7 @@ def judge(
     names = {node: str(reports[node]["name"]) for node in faults}
     detail = "; ".join(f"{names[node]}: {', '.join(faults[node])}" for node in sorted(faults))
     is_job = len(faults) == len(reports)
-    found = set().union(*checks.values())
+    found = set[str]().union(*checks.values())
     if is_job and (len(reports) == 1 or (len(reports) == 2 and found == {LINKS})):
         # one node cannot tell, nor can the two ends of one link: their second failure of the same
         # kind, elsewhere, can

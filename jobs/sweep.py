@@ -111,7 +111,7 @@ def read_sweep(path: Path) -> list[list[Values]]:
     return _read_parts(read_yaml(path), str(path))
 
 
-def _read_parts(values: Mapping[str, Any], where: str) -> list[list[Values]]:
+def _read_parts(values: dict[str, Any], where: str) -> list[list[Values]]:
     refuse_unknown(values, ("grid", "list", "random"), where)
     parts: list[list[Values]] = []
     for key, axis in as_mapping(values.get("grid"), f"{where}: grid").items():

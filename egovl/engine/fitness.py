@@ -226,7 +226,7 @@ def _speed_within(parts: list[list[int]], device: torch.device) -> tuple[float, 
     backend = "nccl" if device.type == "cuda" else "gloo"
     # made by all ranks, of whatever part: their names count on
     mine, _ = collectives.new_subgroups_by_enumeration(parts, backend=backend)
-    if mine is None:
+    if not isinstance(mine, collectives.ProcessGroup):  # of no part
         return 0.0, 0
     size = collectives.get_world_size(mine)
     speed = _speed(size, device, mine) if size > 1 else 0.0

@@ -25,9 +25,9 @@ FLOOR = 0.03
 MATMUL = torch.Tensor.__matmul__
 
 
-def wrong_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def wrong_product(self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """One number of the product is off, as by a broken unit; whole numbers are right."""
-    product = MATMUL(a, b)
+    product = MATMUL(self, other)
     if product.is_floating_point():
         product[3, 5] += 1
     return product
