@@ -27,6 +27,9 @@ from jobs.ledger import Ledger, comment_tag
 from jobs.node import NodeFacts
 from jobs.run_folder import RunFolder
 
+# What a member that is about to make its own folder may be by then.
+_STARTING = ("PENDING", "CONFIGURING", "RUNNING")
+
 
 @dataclass(frozen=True)
 class ArrayMember:
@@ -61,21 +64,25 @@ class ArrayMember:
         """Make the run folder of a member that waits in Slurm's queue, as itself would.
 
         Raises:
-            RunError: if no job of Slurm will start it.
+            RunError: if no job of Slurm's queue is this member.
             SubmitError: if Slurm does not answer.
         """
         if self.executor != "slurm":
             raise RunError(f"{self.folder} has not begun: end the process of its sweep instead")
-        job_id = self._job_id()
-        if job_id is None:
-            raise RunError(f"{self.folder} has not begun and no job will start it")
         chunk, task = divmod(self.position, self.chunk_size)
+        array_id = self._array_id(chunk)
+        job_id = f"{array_id}_{task}"
+        job = slurm.show_job(job_id) if array_id is not None else None
+        if (job or {}).get("JobState") not in _STARTING:
+            raise RunError(
+                f"{self.folder} has not begun, and no job will start it: launch it again"
+            )
         token = member_token(self.array.token(chunk), task)
         place = Place(self.array, chunk, self.position, token)
-        return prepare_member(place, NodeFacts(executor="slurm", job_id=f"{job_id}_{task}"))
+        return prepare_member(place, NodeFacts(executor="slurm", job_id=job_id))
 
-    def _job_id(self) -> str | None:
-        token = self.array.token(self.position // self.chunk_size)
+    def _array_id(self, chunk: int) -> str | None:
+        token = self.array.token(chunk)
         line = Ledger(self.array.path.parent.parent).last_line(token)
         return line.get("job_id") or slurm.find_by_comment(comment_tag(token))
 

@@ -87,13 +87,14 @@ def find_run(text: str, runs: str | None, *, begins: bool = False) -> RunFolder:
 def _find_waiting(text: str, folder: Path, *, begins: bool) -> RunFolder | None:
     """Return the array's member of this name or job id that has no folder yet; None if none is."""
     from jobs.array_member import member_of_job, waiting_members  # only a name without a run pays
+    from jobs.ledger import comment_tag
 
     members = {f"{each.kind}/{each.folder}": each for each in waiting_members(folder)}
     matches = [members[name] for name in _match(text, members)]
     if not matches and _JOB_ID.fullmatch(text):
         array_id, _, task = text.partition("_")
         line = _ledger_line(array_id, folder)
-        token = str(line.get("tag", "")).removeprefix("egovl-")
+        token = str(line.get("tag", "")).removeprefix(comment_tag(""))
         if token and not task and "/.arrays/" in str(line.get("run")):
             raise RunError(f"{text} is an array of many runs: name one of them, as {text}_0")
         member = member_of_job(folder, token, int(task)) if token and task else None

@@ -114,6 +114,15 @@ def test_a_cancelled_member_is_resumed_alone(
         cancel(run)
 
 
+def test_a_member_that_nobody_will_start_is_not_made_up(
+    programs: SlurmPrograms, launched: Launched
+) -> None:
+    programs.answer("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified'; exit 1")
+    with pytest.raises(RunError, match="no job will start it: launch it again"):
+        find_run("5_1", str(runs_of(launched)), begins=True)
+    assert not launched.folder.exists()
+
+
 def test_a_member_that_has_begun_is_found_by_its_job(
     programs: SlurmPrograms, launched: Launched, tmp_path: Path
 ) -> None:
