@@ -30,6 +30,7 @@ from egovl.data.subset import Subset
 from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit, read_weights
 from egovl.engine.checkpoint import CheckpointError as SaveError
 from egovl.engine.evaluator import Evaluation, evaluate
+from egovl.engine.fitness import Asked, check_rank
 from egovl.engine.folder import (
     ATTEMPT_VARIABLE,
     RunFolder,
@@ -43,7 +44,7 @@ from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
 from egovl.models.hf_decoder import GPT2
 from egovl.models.narrator import Narrator
-from egovl.recipe import Recipe, StageConfig, input_hashes
+from egovl.recipe import Recipe, StageConfig, input_hashes, missing_inputs
 from egovl.streams import TrainStreams
 from egovl.tasks.binding import bind
 
@@ -59,13 +60,19 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
     """Train or evaluate in a run folder; returns the exit status of this rank.
 
     Every rank leaves ``exit/<rank>.json``: done, stopped (and saved) or failed. A rank exits 0 in
-    the first two cases. A superseded rank writes nothing and exits 3.
+    the first two cases. A superseded rank writes nothing and exits 3. Where the node of any rank is
+    not fit all of them stop before they begin; the node's agent knows what follows.
     """
     facts = dist.RankFacts.from_env()
     device = dist.init_process_group(facts)
     folder = RunFolder(run_dir, _attempt(run_dir))
     started = time.monotonic()
     try:
+        if unfit := _find_unfit(recipe, device):
+            logger.error("not begun: %s", unfit)
+            _write_exit(folder, "stopped", None, unfit)
+            dist.barrier()
+            return 0
         _write_config(recipe, folder)
         if command == "train":
             result = _train(recipe, folder, stop, device)
@@ -91,6 +98,11 @@ def run(recipe: Recipe, run_dir: Path, stop: StopRequest, command: str) -> int:
     finally:
         dist.shutdown()
     return 0
+
+
+def _find_unfit(recipe: Recipe, device: torch.device) -> str:
+    asked = Asked.from_env()
+    return check_rank(asked, device, missing_inputs(recipe)) if asked is not None else ""
 
 
 def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.device) -> FitResult:

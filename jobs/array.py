@@ -120,6 +120,19 @@ class ArrayFolder:
             raise RunError(f"cannot read {self.index}: {error}") from error
 
 
+def list_launches(runs: Path) -> Iterator[tuple[ArrayFolder, dict[str, Any], list[Member]]]:
+    """Yield every launch of an array, what its members share and the members, the newest first."""
+    indexes = [(path.stat().st_mtime, path) for path in (runs / ARRAYS).glob("*/index.jsonl")]
+    for _, index in sorted(indexes, reverse=True):
+        array = ArrayFolder(index.parent)
+        try:
+            shared, members = array.read_shared(), array.read_members()
+            _ = shared["facts"]["kind"], shared["executor"], shared["chunk_size"]
+        except (RunError, ValueError, KeyError, TypeError, StopIteration):
+            continue  # garbage is for `gc`
+        yield array, shared, members
+
+
 def array_of_token(runs: Path, token: str) -> tuple[ArrayFolder, int]:
     """Return the launch and the chunk that a token names; the launch may not exist."""
     return ArrayFolder(runs / ARRAYS / token[:_ID_DIGITS]), int(token[_ID_DIGITS:], 16)

@@ -17,7 +17,7 @@ from jobs.check_many import judge
 from jobs.cluster import Cluster, slurm_parameters
 from jobs.controller import controller_pid, start_controller
 from jobs.errors import ConfigError, SubmitError
-from jobs.ledger import comment_tag
+from jobs.ledger import Ledger, adopt_found, comment_tag
 from jobs.local_array import run_members, visible_count
 from jobs.provenance import write_provenance
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
@@ -30,7 +30,7 @@ from jobs.submit import (
     run_facts,
     run_name,
 )
-from jobs.submitter import submit_script
+from jobs.submitter import UnclearSubmissionError, submit_script
 
 # Members whose configuration the program judges before anything is queued.
 MAX_CHECKS = 32
@@ -123,6 +123,8 @@ def launch_array(
         else:
             jobs, refusal = [_run_locally(array, snapshot, executor, parallel or 1)], ""
             queued = len(plan.missing)
+    except UnclearSubmissionError:
+        raise
     except SubmitError:
         shutil.rmtree(array.path, ignore_errors=True)
         raise
@@ -178,6 +180,7 @@ def _plan(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot, executor: 
     folder = place.runs / kind
     there = set(os.listdir(folder)) if folder.is_dir() else set[str]()
     queue = slurm.list_queue() if executor == "slurm" else None
+    adopt_found(place.runs, {comment: job_id.partition("_")[0] for job_id, comment in queue or ()})
     at_work = _local_members(place.runs) | _queued_members(place.runs, queue or ())
     ids = None if queue is None else {job_id for job_id, _ in queue}
     plan = Plan(members, [], {}, [])
@@ -243,13 +246,20 @@ def check_members(specs: Sequence[JobSpec], place: Place, snapshot: Snapshot) ->
     """
     if not place.check:
         return
-    chosen = _covering([spec.arguments for spec in specs])
+    chosen = covering_members([spec.arguments for spec in specs])
     lines = [[*place.check, *specs[number].arguments[1:]] for number in chosen]
     judge(specs[0].module, lines, snapshot.path, place.home)
 
 
-def _covering(members: Sequence[tuple[str, ...]]) -> list[int]:
-    """Return members in which every argument occurs; evenly spread where they are too many."""
+def covering_members(members: Sequence[tuple[str, ...]]) -> list[int]:
+    """Return members in which every argument occurs; evenly spread where they are too many.
+
+    Args:
+        members: the arguments of each.
+
+    Returns:
+        Their numbers.
+    """
     seen: set[str] = set()
     chosen: list[int] = []
     for number, words in enumerate(members):
@@ -308,20 +318,26 @@ def _queue(
         SubmitError: if Slurm refuses the first.
     """
     jobs: list[str] = []
+    ledger, launch = Ledger(array.path.parent.parent), RunFolder(array.path)
     for number, (size, share) in enumerate(zip(sizes, _shares(sizes, parallel), strict=True)):
-        agent = MemberAgent(str(array.path), str(snapshot.path), array.token(number))
+        token = array.token(number)
+        agent = MemberAgent(str(array.path), str(snapshot.path), token)
         waits_for = number - parallel if parallel is not None else -1
         dependency = f"afterany:{jobs[waits_for]}" if waits_for >= 0 else ""
         parameters = _parameters(array, number, spec, cluster, agent, size, share)
         if dependency:
             parameters["dependency"] = dependency
+        ledger.submitting(launch, token, "slurm")
         try:
             jobs.append(submit_script(array.chunk(number), parameters, agent))
         except SubmitError as error:
-            shutil.rmtree(array.chunk(number), ignore_errors=True)
+            if not isinstance(error, UnclearSubmissionError):  # that one may have its job
+                ledger.refused(launch, token, "slurm")
+                shutil.rmtree(array.chunk(number), ignore_errors=True)
             if not jobs:
                 raise
             return jobs, str(error)
+        ledger.submitted(launch, token, "slurm", jobs[-1])
     return jobs, ""
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.array import ARRAYS, ArrayFolder, array_of_token
+from jobs.array import ArrayFolder, array_of_token, list_launches
 from jobs.controller import controller_pid
-from jobs.errors import RunError
 from jobs.ledger import comment_tag
 from jobs.queue_view import Queue
 from jobs.run_folder import read_json
@@ -57,14 +56,8 @@ def find_waiting(runs: Path) -> list[WaitingArray]:
     """
     there: dict[str, set[str]] = {}
     found: list[WaitingArray] = []
-    indexes = [(path.stat().st_mtime, path) for path in (runs / ARRAYS).glob("*/index.jsonl")]
-    for _, index in sorted(indexes, reverse=True):
-        array = ArrayFolder(index.parent)
-        try:
-            shared, members = array.read_shared(), array.read_members()
-            kind, executor = str(shared["facts"]["kind"]), str(shared["executor"])
-        except (RunError, ValueError, KeyError, TypeError, StopIteration):
-            continue  # garbage is for `gc`
+    for array, shared, members in list_launches(runs):
+        kind, executor = str(shared["facts"]["kind"]), str(shared["executor"])
         if kind not in there:
             there[kind] = set(os.listdir(runs / kind)) if (runs / kind).is_dir() else set()
         waiting = {member.folder for member in members} - there[kind]

@@ -64,7 +64,7 @@ class AttemptOnNode:
         self._echo = Echo(self._folder.main_log, f"{node.index}.")
         local, limits = self._local_stop.path.parent, work.spec.resources.watchdog
         self._watchdog = Watchdog(local, self._folder, node, limits)
-        self._preflight = Preflight(work.run, self._folder, node, work.spec.resources.preflight)
+        self._preflight = Preflight(work.run, self._folder, node, work.spec.resources)
         self._child: TorchrunChild | None = None
         self._started = time.time()
         self._stop: Stop | None = None
@@ -147,7 +147,7 @@ class AttemptOnNode:
             python=sys.executable,
             knows_shutdown_timeout=knows_flag("--shutdown-timeout"),
         )
-        env |= code_first(str(self._work.snapshot))
+        env |= code_first(str(self._work.snapshot)) | self._preflight.request
         if self._work.spec.resources.gpus_per_node:
             self._folder.stacks.mkdir(parents=True, exist_ok=True)
             local = self._local_stop.path.parent
@@ -326,6 +326,8 @@ class AttemptOnNode:
         if self._is_superseded():
             logger.info("attempt %d is superseded: leaving", self._folder.number)
             return None
+        if verdict.state == "stopped":
+            self._hear_unfit_ranks()
         stop = self._watchdog.explain(self._stop or read_stop(self._folder.stop_json))
         if stop is None and verdict.state != "done" and self._node.executor == "slurm":
             stop = self._ask_slurm(signal.SIGTERM)  # the ranks may have heard what we have not
@@ -335,6 +337,13 @@ class AttemptOnNode:
         except SubmitError as error:  # the batch shell may have what is missing here
             logger.warning("the next attempt could not be queued from here: %s", error)
             return None
+
+    def _hear_unfit_ranks(self) -> None:
+        """Ranks that found a node unfit have left: what they wrote says which one, and is near."""
+        until = time.time() + FILE_PATIENCE_SEC
+        while self._stop is None and self._preflight.awaits_ranks and time.time() < until:
+            self._next_look = 0.0
+            self._tick()
 
     def _wait_for_verdict(self, code: int | None) -> Verdict:
         """Read the ranks' files, waiting for those of other nodes."""

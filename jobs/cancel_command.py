@@ -19,4 +19,4 @@ def run(arguments: argparse.Namespace) -> int:
     """Cancel each run; 2 if one of them was refused, the others are done."""
     from jobs.steer import cancel, steer_all
 
-    return steer_all(arguments.run, arguments.runs, cancel, as_json=arguments.json)
+    return steer_all(arguments.run, arguments.runs, cancel, as_json=arguments.json, begins=True)

@@ -9,6 +9,9 @@ may start its own agent decides, from the parents' `state.json`, before anything
     one is over but not done    it ends as cancelled, with the reason, and starts nothing
     one is still at work        it puts itself back behind that one's present job
 
+Of a sweep it may be enough that some members are done; whoever then starts first links the best
+one (`jobs.member_group`).
+
 With `afterok` a parent would have to leave in failure whenever it hands over, and a child that
 Slurm drops by itself could not say why. To spare the nodes, a parent that ends for good takes the
 jobs of its children out of the queue, and one that goes on elsewhere re-points them.
@@ -24,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs import slurm
-from jobs.errors import SubmitError
+from jobs.errors import RunError, SubmitError
+from jobs.member_group import groups_of, link_best
 from jobs.node import NodeFacts
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
 from jobs.signals import SignalPipe
@@ -98,7 +102,7 @@ def end_children(run: RunFolder) -> None:
         return
     reason = _describe_end(run, state["state"], state.get("reason"))
     for child in children_of(run):
-        if child.read_state().get("state") != "waiting":
+        if child.read_state().get("state") != "waiting" or _does_without(child, run):
             continue
         job_id = _open_job(child)
         _give_up(child, job_id or "", "slurm", reason)
@@ -123,11 +127,15 @@ def may_start(run: RunFolder, node: NodeFacts, token: str, signals: SignalPipe) 
     has_asked, is_back = False, False
     lost_since: float | None = None
     while parents and not _has_begun(run) and _is_ours(run, token):
-        outlook = _look(parents)
-        if outlook.state == "done":
-            return True
+        outlook = _look(run, parents)
         lost_since = (lost_since or time.time()) if outlook.state == "lost" else None
         is_over = lost_since is not None and time.time() >= lost_since + WORD_PATIENCE_SEC
+        if is_over:
+            outlook = _look(run, parents, are_lost_over=True)
+        if outlook.state == "done" and node.index == 0:
+            outlook = _link_best_members(run)
+        if outlook.state == "done" and _has_links(run):
+            return True
         if node.index == 0 and (outlook.state == "over" or is_over):
             logger.info("not started: %s", outlook.reason)
             _give_up(run, node.job_id, node.executor, outlook.reason)
@@ -153,13 +161,38 @@ class _Outlook:
     reason: str = ""
 
 
-def _look(parents: Sequence[RunFolder]) -> _Outlook:
-    outlooks = [_look_at(parent) for parent in parents]
+def _look(run: RunFolder, parents: Sequence[RunFolder], *, are_lost_over: bool = False) -> _Outlook:
+    outlooks = {parent.path: _look_at(parent) for parent in parents}
+    dispensable = ("over", "lost") if are_lost_over else ("over",)
+    for group in groups_of(run):
+        members = [path for path in group.members if path in outlooks]
+        if group.skips_failed and any(outlooks[path].state == "done" for path in members):
+            outlooks |= {p: _Outlook("done") for p in members if outlooks[p].state in dispensable}
     for state in ("over", "lost", "live"):
-        for outlook in outlooks:
+        for outlook in outlooks.values():
             if outlook.state == state:
                 return outlook
     return _Outlook("done")
+
+
+def _link_best_members(run: RunFolder) -> _Outlook:
+    try:
+        for group in groups_of(run):
+            if (best := link_best(group)) is not None:
+                logger.info("best by %s: %s", group.best, best)
+    except RunError as error:
+        return _Outlook("over", str(error))
+    return _Outlook("done")
+
+
+def _has_links(run: RunFolder) -> bool:
+    links = [group.link for group in groups_of(run) if group.link is not None]
+    return all(link.is_symlink() for link in links)
+
+
+def _does_without(child: RunFolder, run: RunFolder) -> bool:
+    """Return whether a child starts although this run has failed, if another member is done."""
+    return any(group.skips_failed and run.path in group.members for group in groups_of(child))
 
 
 def _look_at(parent: RunFolder) -> _Outlook:
@@ -241,8 +274,8 @@ def _write_outcome(
 
 
 def _open_job(run: RunFolder) -> str | None:
-    """Return the Slurm job that holds a run's newest attempt; None if the run is done."""
-    if run.read_state().get("state") == "done":
+    """Return the Slurm job that holds a run's newest attempt; None if the run is over."""
+    if run.read_state().get("state") in FINAL:
         return None
     claim = read_json(run.attempt(run.latest_attempt()).claim_json) or {}
     job = read_json(run.job_json(str(claim.get("token")))) or {}

@@ -9,6 +9,8 @@ RUN_DIR = "EGOVL_RUN_DIR"
 ATTEMPT = "EGOVL_ATTEMPT"
 STOP_FILE = "EGOVL_STOP_FILE"
 HOME = "EGOVL_HOME"
+# What a rank is to check of its node before it begins, and where to write it; json.
+PREFLIGHT = "EGOVL_PREFLIGHT"
 # Set by jobs.rank: where the rank says what it is doing, in this node's memory.
 HEARTBEAT_FILE = "EGOVL_HEARTBEAT_FILE"
 # For jobs.rank only: the log of a rank, with {local_rank} in it, and the link to rank 0's.

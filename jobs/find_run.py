@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jobs.errors import ConfigError, RunError, unknown_name
 from jobs.run_facts import list_run_folders, read_facts
@@ -41,17 +42,19 @@ def runs_folder(asked: str | None) -> Path:
     )
 
 
-def find_run(text: str, runs: str | None) -> RunFolder:
+def find_run(text: str, runs: str | None, *, begins: bool = False) -> RunFolder:
     """Return the run that a person means.
 
     Args:
         text: a run folder's path, `kind/name`, a name or its unique beginning, a job id, or one of
             `LAST` for the run that was launched last.
         runs: the folder of all runs as asked for; None for that of the defaults.
+        begins: whether it may be an array's member that waits in the queue; its folder is made.
 
     Raises:
         RunError: if there is no such run, or several; with the closest names.
         ConfigError: if the folder of all runs is not known.
+        SubmitError: if Slurm would have to say which job a waiting member is, and does not answer.
     """
     path = Path(text)
     if text not in LAST and _is_run(path):
@@ -59,13 +62,17 @@ def find_run(text: str, runs: str | None) -> RunFolder:
     folder = runs_folder(runs)
     known = {f"{kind}/{name}": path for path, kind, name in list_run_folders(folder)}
     known = {name: path for name, path in known.items() if _is_run(Path(path))}
-    if not known:
-        raise RunError(f"no runs in {folder} yet")
-    if text in LAST:
+    if text in LAST and known:
         return RunFolder(Path(max(known.values(), key=_launched)))
     matches = _match(text.strip("/"), known)
     if not matches and _JOB_ID.fullmatch(text):
         matches = _find_job(text, folder, known)
+    if not matches and (folder / ".arrays").is_dir():
+        member = _find_waiting(text.strip("/"), folder, begins=begins)
+        if member is not None:
+            return member
+    if not known:
+        raise RunError(f"no runs in {folder} yet")
     if len(matches) == 1:
         return RunFolder(Path(known[matches[0]]))
     if matches:
@@ -75,6 +82,34 @@ def find_run(text: str, runs: str | None) -> RunFolder:
     if _JOB_ID.fullmatch(text):
         raise RunError(f"no run in {folder} has had the job {text}")
     raise RunError(_unknown(text, known))
+
+
+def _find_waiting(text: str, folder: Path, *, begins: bool) -> RunFolder | None:
+    """Return the array's member of this name or job id that has no folder yet; None if none is."""
+    from jobs.array_member import member_of_job, waiting_members  # only a name without a run pays
+    from jobs.ledger import comment_tag
+
+    members = {f"{each.kind}/{each.folder}": each for each in waiting_members(folder)}
+    matches = [members[name] for name in _match(text, members)]
+    if not matches and _JOB_ID.fullmatch(text):
+        array_id, _, task = text.partition("_")
+        line = _ledger_line(array_id, folder)
+        token = str(line.get("tag", "")).removeprefix(comment_tag(""))
+        if token and not task and "/.arrays/" in str(line.get("run")):
+            raise RunError(f"{text} is an array of many runs: name one of them, as {text}_0")
+        member = member_of_job(folder, token, int(task)) if token and task else None
+        matches = [member] if member is not None else []
+    if len(matches) > 1:
+        names = ", ".join(each.folder for each in matches[:8])
+        raise RunError(f"{text!r} may be {names}: write more of the name")
+    if not matches:
+        return None
+    (member,) = matches
+    if member.has_begun:
+        return member.run
+    if begins:
+        return member.begin()
+    raise RunError(f"{member.kind}/{member.folder} has not begun: it waits in its array's queue")
 
 
 def _is_run(path: Path) -> bool:
@@ -105,10 +140,15 @@ def _find_job(job_id: str, folder: Path, known: dict[str, str]) -> list[str]:
 
 
 def _find_in_ledger(job_id: str, folder: Path) -> str:
+    return str(_ledger_line(job_id, folder).get("run", ""))
+
+
+def _ledger_line(job_id: str, folder: Path) -> dict[str, Any]:
+    """Return the newest line about a job; empty where there is none."""
     try:
         text = (folder / _LEDGER).read_text(encoding="utf-8")
     except OSError:
-        return ""
+        return {}
     for line in reversed(text.splitlines()):
         if job_id not in line:
             continue
@@ -117,8 +157,8 @@ def _find_in_ledger(job_id: str, folder: Path) -> str:
         except ValueError:  # a line that its writer could not finish
             continue
         if str(entry.get("job_id")) == job_id:
-            return str(entry.get("run"))
-    return ""
+            return entry
+    return {}
 
 
 def _job_ids(path: str) -> set[str]:

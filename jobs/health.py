@@ -39,13 +39,16 @@ class WatchdogLimits:
 
 @dataclass(frozen=True)
 class PreflightLimits:
-    """What every node is checked against while its ranks import torch.
+    """What every node is checked against: by its agent, and by its ranks before they begin.
 
     Attributes:
         free_gb: on the disk of the run folder; 0 asks for room for one more checkpoint.
         clock_skew_sec: between the clocks of two nodes.
         visible_sec: until one node sees a file that another has written.
         foreign_gpu_gb: memory of a GPU that somebody else holds.
+        node_gb_per_sec: least bandwidth of an all-reduce (nccl-tests' busbw) within a node; 0 asks
+            for none, it is measured only.
+        link_gb_per_sec: the same between nodes.
     """
 
     is_on: bool = True
@@ -53,6 +56,8 @@ class PreflightLimits:
     clock_skew_sec: float = 5.0
     visible_sec: float = 10.0
     foreign_gpu_gb: float = 1.0
+    node_gb_per_sec: float = 0.0
+    link_gb_per_sec: float = 0.0
 
     def __post_init__(self) -> None:
         _refuse_below(self, 0.0)

@@ -2,7 +2,9 @@
 
 A line `submitting` stands there before sbatch runs, with the tag that is also the job's comment;
 `submitted`, `refused` or `lost` close it. A launcher that is killed in between leaves a tag open:
-`adopt_orphans` looks all open tags up in one question to Slurm and writes down what it finds.
+`adopt_orphans` looks all open tags up in one question to Slurm and writes down what it finds,
+`adopt_found` does so with a look at the queue that was had anyway. The line of an array names the
+folder of its launch in place of a run.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,18 +122,20 @@ class Ledger:
 
     def find_event(self, token: str) -> tuple[str, str]:
         """Return the executor and the last event of a submission, empty where it has no line."""
+        line = self.last_line(token)
+        return str(line.get("executor", "")), str(line.get("event", ""))
+
+    def last_line(self, token: str) -> dict[str, Any]:
+        """Return the newest line about a submission; empty where there is none."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
-            return "", ""
+            return {}
         start = text.rfind(f'{{"tag": "{comment_tag(token)}"'.encode())
         try:
-            line: dict[str, Any] = (
-                json.loads(text[start : text.find(b"\n", start)]) if start >= 0 else {}
-            )
+            return json.loads(text[start : text.find(b"\n", start)]) if start >= 0 else {}
         except ValueError:
-            return "", ""
-        return str(line.get("executor", "")), str(line.get("event", ""))
+            return {}
 
     def _append(self, run: RunFolder, token: str, executor: str, event: str, **facts: Any) -> None:
         line = {"tag": comment_tag(token), "run": str(run.path), "executor": executor}
@@ -188,17 +192,34 @@ def _ask_slurm(ledger: Ledger, entries: Iterable[Entry]) -> list[Adopted]:
         return []
     adopted: list[Adopted] = []
     for entry in entries:
-        job_id = found.get(entry.tag)
-        if job_id is None:
+        if (job_id := found.get(entry.tag)) is None:
             ledger.lost(entry.run, entry.token, "slurm")
-            continue
-        if entry.run.run_json.exists():
-            record_job(entry.run, entry.token, job_id, "slurm")
-            adopted.append(Adopted(entry.run.path, job_id, "slurm", entry.tag))
         else:
-            logger.warning("job %s belongs to %s, which is gone", job_id, entry.run.path)
-        ledger.submitted(entry.run, entry.token, "slurm", job_id)
+            adopted += _adopt(ledger, entry, job_id)
     return adopted
+
+
+def adopt_found(runs: Path, found: Mapping[str, str]) -> list[Adopted]:
+    """Record the jobs in the queue whose launcher died before it wrote them down.
+
+    Args:
+        runs: folder of the runs.
+        found: comment -> job id, an array's own, of the jobs in the queue.
+    """
+    ledger = Ledger(runs)
+    entries = ledger.open_submissions() if found else []
+    missed = [each for each in entries if each.tag in found and not each.is_under_way]
+    return [each for entry in missed for each in _adopt(ledger, entry, found[entry.tag])]
+
+
+def _adopt(ledger: Ledger, entry: Entry, job_id: str) -> list[Adopted]:
+    is_there = entry.run.path.is_dir()
+    if is_there:
+        record_job(entry.run, entry.token, job_id, "slurm")
+    else:
+        logger.warning("job %s belongs to %s, which is gone", job_id, entry.run.path)
+    ledger.submitted(entry.run, entry.token, "slurm", job_id)
+    return [Adopted(entry.run.path, job_id, "slurm", entry.tag)] if is_there else []
 
 
 def find_lost_job(run: RunFolder, token: str) -> dict[str, Any] | None:
@@ -239,10 +260,10 @@ def _name_pickle(run: RunFolder, token: str, job_id: str) -> None:
 
     The text of a pickle holds the token as it is.
     """
-    named = run.submission / f"{job_id}_submitted.pkl"
-    if named.exists():
+    name = f"{job_id}_submitted.pkl"
+    if (run.submission / name).exists():
         return
-    for path in run.submission.glob("*.pkl"):
+    for path in (*run.submission.glob("*.pkl"), *run.path.glob("chunk*/*.pkl")):
         if re.fullmatch(r"[0-9a-f]{32}", path.stem) and token.encode() in path.read_bytes():
-            path.rename(named)
+            path.rename(path.with_name(name))
             return

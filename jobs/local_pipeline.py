@@ -17,6 +17,7 @@ from typing import Any
 
 from jobs.cluster import Cluster
 from jobs.errors import JobsError
+from jobs.member_group import MemberGroup, unfinished
 from jobs.node import is_alive, process_start
 from jobs.run_folder import RunFolder
 from jobs.snapshot import Snapshot
@@ -41,14 +42,15 @@ def run_stages(facts: Mapping[str, Any], executor: str) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, _: is_told.append(number))
     for stage in facts["stages"]:
         parents = [RunFolder(Path(path)) for path in stage["after"]]
-        late = [each.path.name for each in parents if each.read_state().get("state") != "done"]
+        groups = [MemberGroup.from_json(values) for values in stage.get("groups", ())]
+        late = [each.path.name for each in unfinished(parents, groups)]
         if late:
             logger.info("stage %s is not started: %s not done", stage["name"], ", ".join(late))
         elif stage["spec"] is not None and not is_told:
             spec = JobSpec.from_json(stage["spec"])
             try:
                 launched = launch_copy(
-                    spec, Cluster("local"), place, executor, snapshot, after=parents
+                    spec, Cluster("local"), place, executor, snapshot, after=parents, groups=groups
                 )
             except JobsError as error:
                 logger.error("stage %s: %s", stage["name"], error)

@@ -16,6 +16,18 @@
 
 `${stage.run}` is the run folder of another stage, which thereby comes first; `after: [stage]` says
 so where nothing is read from it. Resources are the launchers' flags.
+
+A stage may be a sweep, of which a later one reads the best run:
+
+      finetune:
+        ...
+        sweep: {grid: {optim.lr: [1e-5, 3e-5], seed: 0..1}}    as a file for --sweep-file; or as for
+                                                   --sweep: ["optim.lr=1e-5,3e-5", "seed=0..1"]
+        best: {metric: egomcq/inter_video, mode: max}          of the results; or mode: min
+        failed_members: stop                                   skip: the best of those that are done
+      evaluate:
+        ...
+        overrides: ["init.file=${finetune.best}"]
 """
 
 from __future__ import annotations
@@ -27,12 +39,18 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ConfigError, unknown_name
+from jobs.member_group import MODES, Best
+from jobs.sweep import expand_entry
 from jobs.yaml_file import as_list, as_mapping, as_text, as_words, read_yaml, refuse_unknown
 
-# `${stage.run}` and what of a path follows it.
+# `${stage.run}`, `${stage.best}` and what of a path follows it.
 _REFERENCE = re.compile(r"\$\{([^}]*)\}([\w./-]*)")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
-_STAGE_KEYS = ("kind", "command", "config", "overrides", "resources", "after", "module")
+_STAGE_KEYS = (
+    *("kind", "command", "config", "overrides", "resources", "after", "module"),
+    *("sweep", "best", "failed_members"),
+)
+MAX_STAGE_MEMBERS = 256  # each is a job of its own, and a stage after them waits for all
 _COUNTS = ("nodes", "gpus", "processes", "cpus")
 RESOURCE_FLAGS = (
     *_COUNTS,
@@ -50,6 +68,9 @@ class Stage:
         overrides: `key=value`, with references to other stages.
         resources: launcher flags.
         after: stages that have to be done first, those referred to among them.
+        members: of a sweep, the overrides that each run has besides; empty: one run.
+        best: by which later stages choose among the members.
+        skips_failed: whether they do so although some members have failed.
     """
 
     name: str
@@ -60,6 +81,14 @@ class Stage:
     resources: Mapping[str, Any] = field(default_factory=dict[str, Any])
     after: tuple[str, ...] = ()
     module: str = "egovl"
+    members: tuple[tuple[str, ...], ...] = ()
+    best: Best | None = None
+    skips_failed: bool = False
+
+    @property
+    def lines(self) -> list[tuple[str, ...]]:
+        """All overrides of each of its runs."""
+        return [(*self.overrides, *words) for words in self.members or ((),)]
 
 
 @dataclass(frozen=True)
@@ -131,7 +160,7 @@ def load_pipeline(path: Path, name: str | None = None) -> Pipeline:
 
 
 def fill_references(word: str, runs: Mapping[str, Path]) -> str:
-    """Return an override with each `${stage.run}` replaced by that stage's run folder."""
+    """Return an override with each reference replaced by that stage's run folder, or its link."""
     return _REFERENCE.sub(lambda found: f"{runs[_stage_of(found)]}{found[2]}", word)
 
 
@@ -154,7 +183,7 @@ def stand_in_references(word: str, folder: Path) -> str:
 
 
 def _stage_of(found: re.Match[str]) -> str:
-    return found[1].removesuffix(".run")
+    return found[1].rpartition(".")[0]
 
 
 def _read_stage(name: str, entry: Any, where: str) -> Stage:
@@ -179,7 +208,35 @@ def _read_stage(name: str, entry: Any, where: str) -> Stage:
         resources=_read_resources(values.get("resources"), f"{where}: resources"),
         after=as_words(values.get("after")),
         module=as_text(values.get("module")) or "egovl",
+        **_read_sweep(values, where),
     )
+
+
+def _read_sweep(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    given = [key for key in ("best", "failed_members") if key in values]
+    if "sweep" not in values:
+        if given:
+            raise ConfigError(f"{where}: {given[0]}: only a stage with sweep: has members")
+        return {}
+    members = expand_entry(values["sweep"], f"{where}: sweep")
+    if len(members) > MAX_STAGE_MEMBERS:
+        raise ConfigError(f"{where}: a sweep of {len(members)} runs: at most {MAX_STAGE_MEMBERS}")
+    failed = as_text(values.get("failed_members")) or "stop"
+    if failed not in ("stop", "skip"):
+        raise ConfigError(
+            f"{where}: failed_members: " + unknown_name("way", failed, ("stop", "skip"))
+        )
+    found: dict[str, Any] = {"members": tuple(members), "skips_failed": failed == "skip"}
+    if "best" in values:
+        best = as_mapping(values["best"], f"{where}: best")
+        refuse_unknown(best, ("metric", "mode"), f"{where}: best")
+        metric, mode = as_text(best.get("metric")), as_text(best.get("mode")) or "max"
+        if metric is None:
+            raise ConfigError(f"{where}: best: metric missing, as egomcq/inter_video")
+        if mode not in MODES:
+            raise ConfigError(f"{where}: best: " + unknown_name("mode", mode, MODES))
+        found["best"] = Best(metric, mode)
+    return found
 
 
 def _read_resources(value: Any, where: str) -> dict[str, Any]:
@@ -207,6 +264,7 @@ def _ordered(stages: Sequence[Stage], where: str) -> tuple[Stage, ...]:
             if name not in waiting:
                 words = unknown_name("stage", name, waiting)
                 raise ConfigError(f"{where}: stage {stage.name} waits for another: {words}")
+        _check_references(stage, waiting, where)
     ordered: list[Stage] = []
     while waiting:
         ready = [each for each in waiting.values() if not waiting.keys() & set(each.after)]
@@ -218,12 +276,34 @@ def _ordered(stages: Sequence[Stage], where: str) -> tuple[Stage, ...]:
     return tuple(ordered)
 
 
+def _references(stage: Stage) -> list[re.Match[str]]:
+    words = dict.fromkeys(word for line in stage.lines for word in line)
+    return [found for word in words for found in _REFERENCE.finditer(word)]
+
+
 def _with_references(stage: Stage, where: str) -> Stage:
     after = list(stage.after)
-    for found in (each for word in stage.overrides for each in _REFERENCE.finditer(word)):
-        if not found[1].endswith(".run") or ".." in found[2]:
+    for found in _references(stage):
+        if found[1].rpartition(".")[2] not in ("run", "best") or ".." in found[2]:
             raise ConfigError(
-                f"{where}: stage {stage.name}: {found[0]}: only ${{stage.run}} and what is below it"
+                f"{where}: stage {stage.name}: {found[0]}: only ${{stage.run}}, ${{stage.best}} "
+                "and what is below it"
             )
         after.append(_stage_of(found))
     return replace(stage, after=tuple(dict.fromkeys(after)))
+
+
+def _check_references(stage: Stage, stages: Mapping[str, Stage], where: str) -> None:
+    """Refuse what is asked of a sweep and of a single run the wrong way round."""
+    where = f"{where}: stage {stage.name}"
+    swept = {word.partition("=")[0] for words in stage.members for word in words}
+    if both := swept & {word.partition("=")[0] for word in stage.overrides}:
+        raise ConfigError(f"{where}: {', '.join(sorted(both))}: both given and swept")
+    for found in _references(stage):
+        other, is_best = stages[_stage_of(found)], found[1].endswith(".best")
+        if other.members and not is_best:
+            raise ConfigError(f"{where}: {found[0]}: a sweep of many runs: ${{{other.name}.best}}")
+        if is_best and not other.members:
+            raise ConfigError(f"{where}: {found[0]}: a single run: ${{{other.name}.run}}")
+        if is_best and other.best is None:
+            raise ConfigError(f"{where}: {found[0]}: that stage needs best: {{metric: ...}}")

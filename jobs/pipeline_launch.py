@@ -2,7 +2,8 @@
 
 On Slurm all stages are queued at once, each behind its parents (`jobs.chain`). On this machine one
 process runs them in order (`jobs.local_pipeline`). The record `runs/.pipelines/<name>.json` says
-which run each stage was in the latest launch.
+which run each stage was in the latest launch. A stage that is a sweep has a run per member, and
+`runs/.pipelines/best/` links the best one of each.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs import slurm
+from jobs.array_launch import covering_members
 from jobs.check_many import judge
 from jobs.cluster import Cluster
 from jobs.controller import controller_pid, start_controller
 from jobs.errors import ConfigError, RunError, SubmitError
 from jobs.local_pipeline import run_stages
+from jobs.member_group import MemberGroup, find_best, make_group, unfinished
 from jobs.pipeline import Pipeline, Stage, fill_references, stand_in_references
 from jobs.run_folder import RunFolder, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
@@ -28,20 +31,26 @@ from jobs.standing import FINAL, find_standing
 from jobs.submit import Place, check_request, launch_copy, run_folder_of
 
 PIPELINES = ".pipelines"
+BEST = "best"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage with its references filled in.
+    """A stage with its references filled in, or one member of a stage that is a sweep.
 
     Attributes:
+        name: of the stage; a member's with what it sets in brackets.
         spec: None for a stage that is taken from an earlier launch as it is.
+        stage: its name.
+        groups: the sweeps that it comes after.
     """
 
     name: str
     run: RunFolder
     parents: tuple[RunFolder, ...]
     spec: JobSpec | None
+    stage: str = ""
+    groups: tuple[MemberGroup, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class StageRow:
 
     Attributes:
         state: of its run; waiting where that has not begun; lost if it is gone without a word.
+        is_dispensable: whether the stages after it go on although it has failed.
     """
 
     name: str
@@ -58,6 +68,12 @@ class StageRow:
     step: int | None = None
     job_id: str = ""
     reason: str = ""
+    is_dispensable: bool = False
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing of it is missing."""
+        return self.state == "done" or self.is_dispensable
 
 
 class Record:
@@ -106,26 +122,45 @@ def plan_pipeline(
     """
     again = pipeline.following(start_at) if start_at else {each.name for each in pipeline.stages}
     before = _earlier_runs(pipeline, place, again) if start_at else {}
-    planned: dict[str, Planned] = {}
+    planned: list[Planned] = []
+    groups: dict[str, MemberGroup] = {}
     for stage in pipeline.stages:
-        parents = tuple(planned[name].run for name in stage.after)
-        if stage.name not in again:
-            run = RunFolder(before[stage.name])
-            planned[stage.name] = Planned(stage.name, run, parents, None)
-            continue
-        runs = {name: each.run.path for name, each in planned.items()}
-        recipe, resources = ask(stage)
-        words = (fill_references(word, runs) for word in stage.overrides)
-        spec = JobSpec(
-            kind=stage.kind,
-            name=f"{pipeline.name}.{stage.name}",
-            module=stage.module,
-            arguments=(stage.command, "--config", recipe, *words),
-            resources=resources,
-        )
-        run = run_folder_of(spec, place, snapshot)
-        planned[stage.name] = Planned(stage.name, run, parents, spec)
-    return list(planned.values())
+        parents = tuple(each.run for each in planned if each.stage in stage.after)
+        paths = {each.stage: each.run.path for each in planned}
+        paths |= {name: each.link for name, each in groups.items() if each.link is not None}
+        if stage.name in again:
+            recipe, resources = ask(stage)
+            words = [tuple(fill_references(w, paths) for w in line) for line in stage.lines]
+            spec = JobSpec(
+                kind=stage.kind,
+                name=f"{pipeline.name}.{stage.name}",
+                module=stage.module,
+                resources=resources,
+            )
+            start = (stage.command, "--config", recipe)
+            specs = [replace(spec, arguments=(*start, *line)) for line in words]
+            runs = [run_folder_of(each, place, snapshot) for each in specs]
+        else:
+            runs = [RunFolder(path) for path in before[stage.name]]
+            specs = [None] * len(runs)
+        known = tuple(group for name, group in groups.items() if name in stage.after)
+        names = _row_names(stage)
+        planned += [
+            Planned(name, run, parents, spec, stage.name, known)
+            for name, run, spec in zip(names, runs, specs, strict=True)
+        ]
+        if stage.members:
+            members = [run.path for run in runs]
+            name, folder = f"{pipeline.name}.{stage.name}", place.runs / PIPELINES / BEST
+            skips = stage.skips_failed
+            groups[stage.name] = make_group(members, stage.best, folder, name, skips_failed=skips)
+    return planned
+
+
+def _row_names(stage: Stage) -> list[str]:
+    if not stage.members:
+        return [stage.name]
+    return [f"{stage.name}[{','.join(words)}]" for words in stage.members]
 
 
 def check_stages(
@@ -141,8 +176,9 @@ def check_stages(
         for module in sorted(modules) if place.check else ():
             lines: list[list[str]] = []
             for stage in pipeline.stages:
-                words = [stand_in_references(word, Path(folder)) for word in stage.overrides]
-                if stage.module == module:
+                for number in covering_members(stage.lines) if stage.module == module else ():
+                    line = stage.lines[number]
+                    words = [stand_in_references(word, Path(folder)) for word in line]
                     lines.append([*place.check, "--config", recipe_of(stage), *words])
             judge(module, lines, snapshot.path, place.home)
 
@@ -197,7 +233,9 @@ def _launch_stage(
     stage: Planned, spec: JobSpec, cluster: Cluster, place: Place, snapshot: Snapshot
 ) -> None:
     try:
-        launch_copy(spec, cluster, place, "slurm", snapshot, after=stage.parents)
+        launch_copy(
+            spec, cluster, place, "slurm", snapshot, after=stage.parents, groups=stage.groups
+        )
     except SubmitError as error:
         raise SubmitError(f"stage {stage.name}: {error}; launch again to go on from it") from error
 
@@ -217,8 +255,10 @@ def _record_facts(
         "stages": [
             {
                 "name": each.name,
+                "stage": each.stage,
                 "run": str(each.run.path),
                 "after": [str(parent.path) for parent in each.parents],
+                "groups": [group.to_json() for group in each.groups],
                 "spec": each.spec.to_json() if each.spec else None,
             }
             for each in planned
@@ -226,18 +266,23 @@ def _record_facts(
     }
 
 
-def _earlier_runs(pipeline: Pipeline, place: Place, again: set[str]) -> dict[str, Path]:
-    """Return the runs of the stages that are not launched again.
+def _earlier_runs(pipeline: Pipeline, place: Place, again: set[str]) -> dict[str, list[Path]]:
+    """Return the runs of the stages that are not launched again, a sweep's in their order.
 
     Raises:
         ConfigError: if one of them has no run.
     """
     facts = Record(place.runs, pipeline.name).read()
-    runs = {each["name"]: Path(each["run"]) for each in facts["stages"]}
+    runs: dict[str, list[Path]] = {}
+    for each in facts["stages"]:
+        runs.setdefault(each.get("stage") or each["name"], []).append(Path(each["run"]))
     for stage in pipeline.stages:
         if stage.name in again:
             continue
-        if stage.name not in runs or not RunFolder(runs[stage.name]).run_json.is_file():
+        found = runs.get(stage.name, [])
+        if len(stage.lines) != len(found) or not all(
+            RunFolder(path).run_json.is_file() for path in found
+        ):
             raise ConfigError(f"stage {stage.name} has no run to take over: begin with --from it")
     return runs
 
@@ -254,7 +299,40 @@ def stage_rows(record: Record) -> list[StageRow]:
     facts = record.read()
     queue = {job for job, _ in slurm.list_queue()} if facts["executor"] == "slurm" else None
     is_led = record.controller() is not None
-    return [_row(stage, queue, is_led) for stage in facts["stages"]]
+    groups = [
+        MemberGroup.from_json(g) for stage in facts["stages"] for g in stage.get("groups", ())
+    ]
+    best = _describe_best(groups)
+    spare = {path for group in groups for path in _dispensable(group)}
+    rows = (_row(stage, queue, is_led) for stage in facts["stages"])
+    return [
+        replace(
+            row,
+            reason=row.reason or best.get(row.run.resolve(), ""),
+            is_dispensable=row.run in spare,
+        )
+        for row in rows
+    ]
+
+
+def _describe_best(groups: Iterable[MemberGroup]) -> dict[Path, str]:
+    """Return what to say of the members that were chosen, by run folder."""
+    found: dict[Path, str] = {}
+    for group in groups:
+        if group.best is not None and group.link is not None and group.link.is_symlink():
+            best, value = find_best(replace(group, members=(group.link.resolve(),)))
+            found[best] = f"the best: {group.best.metric} {value:.6g}"
+    return found
+
+
+def _dispensable(group: MemberGroup) -> set[Path]:
+    members = [RunFolder(path) for path in group.members]
+    needed = {each.path for each in unfinished(members, [group])}
+    return {
+        each.path
+        for each in members
+        if each.path not in needed and each.read_state().get("state") != "done"
+    }
 
 
 def _row(stage: Mapping[str, Any], queue: set[str] | None, is_led: bool) -> StageRow:
@@ -271,7 +349,7 @@ def _row(stage: Mapping[str, Any], queue: set[str] | None, is_led: bool) -> Stag
     if row.state in FINAL:
         return row
     parents = [RunFolder(Path(path)) for path in stage["after"]]
-    if all(each.read_state().get("state") == "done" for each in parents):
+    if not unfinished(parents, map(MemberGroup.from_json, stage.get("groups", ()))):
         row = replace(row, state="queued" if row.state == "waiting" else row.state)
     standing = find_standing(run, queue)
     if standing.state == "live":
@@ -297,14 +375,21 @@ def render_rows(rows: Iterable[StageRow]) -> str:
     )
 
 
+def _describe_choice(group: MemberGroup) -> str:
+    assert group.best is not None
+    which = f"{group.best.mode} {group.best.metric} of {len(group.members)}"
+    return f"reads the best ({which}) from {group.link}"
+
+
 def render_graph(planned: Iterable[Planned]) -> str:
     """Return what a launch would run, stage by stage."""
     parts: list[str] = []
     names: dict[Path, str] = {}
     for stage in planned:
-        names[stage.run.path] = stage.name
-        after = ", ".join(names[parent.path] for parent in stage.parents)
+        names[stage.run.path] = stage.stage or stage.name
+        after = ", ".join(dict.fromkeys(names[parent.path] for parent in stage.parents))
         lines = [f"{stage.name}{f'  after {after}' if after else ''}", f"  {stage.run.path}"]
+        lines += [f"  {_describe_choice(group)}" for group in stage.groups if group.best]
         if stage.spec is None:
             lines.append("  taken as it is")
         else:

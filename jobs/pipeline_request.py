@@ -54,7 +54,9 @@ def run_pipeline(home: Path, flags: Mapping[str, Any]) -> int:
 def _run_pipeline(home: Path, flags: Mapping[str, Any]) -> int:
     for flag in ("sweep", "sweep_file", "parallel"):
         if flags.get(flag):
-            raise ConfigError(f"--{flag.replace('_', '-')} varies one run, not a pipeline")
+            raise ConfigError(
+                f"--{flag.replace('_', '-')} varies one run, not a pipeline; give a stage sweep:"
+            )
     configs = home / "configs"
     settings = load_settings(configs)
     recipe = recipe_path(home, flags.get("config") or settings.recipe("pipeline"))
@@ -93,7 +95,7 @@ def _launch(
     rows = stage_rows(record)
     print(render_rows(rows))
     if executor == "debug":
-        return 0 if all(row.state == "done" for row in rows) else 1
+        return 0 if all(row.is_well for row in rows) else 1
     print("how they stand: the same command with --status; launched again it goes on")
     return 0
 
@@ -120,7 +122,7 @@ def _follow(record: Record, poll_sec: float = _POLL_SEC) -> int:
                 shown = table
                 print(table, flush=True)
             if all(row.state in _ENDED for row in rows):
-                return 0 if all(row.state == "done" for row in rows) else 1
+                return 0 if all(row.is_well for row in rows) else 1
             time.sleep(poll_sec)
     except KeyboardInterrupt:
         print("\nthe pipeline goes on; look at it with --status")

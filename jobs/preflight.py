@@ -2,7 +2,8 @@
 
 Every node writes `attempts/<n>/preflight/<k>.json`: each check with its seconds. Node 0 reads all
 of them: a node that is not fit is left out of the next attempt; if none is fit, it is the job, and
-the run fails with the reasons.
+the run fails with the reasons. The same follows from what the ranks then find out themselves
+(`jobs.preflight_ranks`).
 
     python -m jobs.preflight RUN_DIR ATTEMPT TOKEN PROGRESS_FILE
 """
@@ -33,6 +34,7 @@ from jobs.preflight_checks import (
     compare_nodes,
 )
 from jobs.preflight_gpus import check_gpus
+from jobs.preflight_ranks import LINKS, count_reports, join_reports, rank_request, read_reports
 from jobs.rank import die_with_parent
 from jobs.run_folder import AttemptFolder, RunFolder, read_json, write_json_atomic
 from jobs.spec import JobSpec, Resources
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 TOTAL_SEC = 20.0
 _OTHERS_SEC = 40.0  # for the reports of nodes that began later
 STOP_SEC = 20.0  # for ranks that step already to save
+_RANKS_SEC = 3600.0  # to import and meet; programs that check nothing are not looked at for ever
 
 # What these find wrong with every node is the job's fault, or the site's, not a node's.
 JOB_CHECKS = ("cpus", "free_space")
@@ -124,9 +127,10 @@ def judge(
     names = {node: str(reports[node]["name"]) for node in faults}
     detail = "; ".join(f"{names[node]}: {', '.join(faults[node])}" for node in sorted(faults))
     is_job = len(faults) == len(reports)
-    if is_job and len(reports) == 1:
-        # one node cannot tell: its second failure of the same kind, elsewhere, can
-        found = next(iter(checks.values()))
+    found = set[str]().union(*checks.values())
+    if is_job and (len(reports) == 1 or (len(reports) == 2 and found == {LINKS})):
+        # one node cannot tell, nor can the two ends of one link: their second failure of the same
+        # kind, elsewhere, can
         is_job = not found.isdisjoint(JOB_CHECKS) or not found.isdisjoint(earlier)
     deadline = time.time() + STOP_SEC
     if is_job:
@@ -143,37 +147,48 @@ def earlier_failures(run: RunFolder, number: int) -> set[str]:
         folder = run.attempt(each)
         if (read_json(folder.outcome_json) or {}).get("cause") != "preflight":
             continue
-        for path in folder.preflight.glob("[0-9]*.json"):
+        ranks = folder.preflight.glob(folder.rank_preflight_json("[0-9]*").name)
+        for path in (*folder.preflight.glob("[0-9]*.json"), *ranks):
             results = (read_json(path) or {}).get("checks", ())
             found |= {result["name"] for result in results if result["state"] == "failed"}
     return found
 
 
 class Preflight:
-    """The agent's side: starts the checks beside the ranks, and on node 0 draws the conclusion."""
+    """The agent's side: starts the checks beside the ranks, and on node 0 draws the conclusion.
+
+    Attributes:
+        request: what the ranks find in their environment.
+    """
 
     def __init__(
-        self, run: RunFolder, folder: AttemptFolder, node: NodeFacts, limits: PreflightLimits
+        self, run: RunFolder, folder: AttemptFolder, node: NodeFacts, resources: Resources
     ) -> None:
         self._run = run
         self._folder = folder
         self._node = node
-        self._limits = limits
+        self._limits = limits = resources.preflight
+        self._world_size = resources.world_size
+        # they are Slurm's nodes that may be unfit
+        self._is_on = limits.is_on and node.executor == "slurm"
+        self.request = rank_request(folder, node, limits) if self._is_on else {}
         self._process: subprocess.Popen[bytes] | None = None
         self._progress = Path()
         self._until = 0.0
         self._reports: dict[int, dict[str, Any]] = {}
         self._is_judged = False
+        self._are_ranks_judged = False
+        self._ranks_until = time.monotonic() + _RANKS_SEC
 
     def start(self, token: str, local: Path, code: Path) -> None:
-        """Start the checks, once in an attempt; they are Slurm's nodes that may be unfit.
+        """Start the checks, once in an attempt.
 
         Args:
             token: of the submission.
             local: folder in the node's memory.
             code: the snapshot.
         """
-        if self._process is not None or not self._limits.is_on or self._node.executor != "slurm":
+        if self._process is not None or not self._is_on:
             return
         self._progress = local / "preflight"
         words = [str(self._run.path), str(self._folder.number), token, str(self._progress)]
@@ -189,6 +204,14 @@ class Preflight:
 
     def look(self) -> Stop | None:
         """Return the stop that the checks lead to, once; None while there is none."""
+        return (self._look_at_nodes() or self._look_at_ranks()) if self._process else None
+
+    @property
+    def awaits_ranks(self) -> bool:
+        """Whether some ranks have written what they found, and not all of it is here."""
+        return not self._are_ranks_judged and count_reports(self._folder) > 0
+
+    def _look_at_nodes(self) -> Stop | None:
         if self._process is None:
             return None
         if self._process.poll() is None and time.monotonic() > self._until:
@@ -210,7 +233,23 @@ class Preflight:
         _log_warnings(self._reports)
         if not is_whole:
             logger.warning("no preflight from %d nodes", self._node.count - len(self._reports))
-        return judge(self._reports, self._limits, earlier_failures(self._run, self._folder.number))
+        return self._judge(self._reports)
+
+    def _look_at_ranks(self) -> Stop | None:
+        if self._node.index != 0 or self._are_ranks_judged or time.monotonic() > self._ranks_until:
+            return None
+        ranks = read_reports(self._folder, self._world_size)
+        if ranks is None:
+            return None
+        self._are_ranks_judged = True
+        nodes = join_reports(ranks, self._limits)
+        took = max(node["seconds"] for node in nodes.values())
+        logger.info("preflight of %d ranks in %.2f s", len(ranks), took)
+        _log_warnings(nodes)
+        return self._judge(nodes)
+
+    def _judge(self, reports: Mapping[int, Mapping[str, Any]]) -> Stop | None:
+        return judge(reports, self._limits, earlier_failures(self._run, self._folder.number))
 
     def close(self) -> None:
         """End checks that still run."""

@@ -8,7 +8,8 @@ A run folder is the contract between jobs and what it runs: both sides spell the
     attempts/<n>/claim.json                     who holds attempt n; a newer one fences an older one
     attempts/<n>/start.json                     which job runs it: the first that its claim let in
     attempts/<n>/stop.json rdzv.json outcome.json nodes/<k>.json exit/<rank>.json logs/
-    attempts/<n>/preflight/<k>.json             what was checked on node k, with seconds
+    attempts/<n>/preflight/<k>.json             what was checked on node k, with seconds;
+                                                rank.<r>.json: what rank r found
     attempts/<n>/stacks/<rank>.txt              where each rank stood when one of them hung
     submission/<token>.json                     what the scheduler calls a submission; .spec.json,
                                                 what it runs; .sbatch.json, how it is submitted
@@ -157,6 +158,10 @@ class AttemptFolder:
     def preflight_json(self, node: int) -> Path:
         """What was checked on a node before it trained."""
         return self.preflight / f"{node}.json"
+
+    def rank_preflight_json(self, rank: int | str) -> Path:
+        """What a rank has found out about its node before it began."""
+        return self.preflight / f"rank.{rank}.json"
 
     def stack_text(self, rank: int) -> Path:
         """Where a rank stood when it, or another, hung."""

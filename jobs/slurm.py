@@ -35,7 +35,8 @@ _seen_partitions: set[str] = set()
 
 
 def _run(argv: list[str], timeout_sec: float = 30) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "SLURM_TIME_FORMAT": "standard"}
+    # a list of an array's members is cut off after 64 characters otherwise
+    env = {**os.environ, "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
     try:
         return subprocess.run(
             argv, capture_output=True, text=True, timeout=timeout_sec, env=env, check=False
@@ -94,9 +95,36 @@ def show_job(job_id: str) -> dict[str, str] | None:
     result = _run(["scontrol", "--oneliner", "show", "job", job_id])
     if result.returncode == 0:
         return parse_fields(result.stdout)
+    array, _, task = job_id.partition("_")
+    if task and "not found" in result.stderr + result.stdout:
+        return _show_waiting_member(array, int(task))
     if "Invalid job id" in result.stderr + result.stdout:
         return None
     raise SubmitError(f"scontrol show job {job_id}: {_said(result)}")
+
+
+def _show_waiting_member(array: str, task: int) -> dict[str, str] | None:
+    """Return what is said of those members of an array that wait, if this is one of them.
+
+    Slurm does not know a member by its own number until it starts or is changed by itself.
+    """
+    result = _run(["scontrol", "--oneliner", "show", "job", array])
+    for line in result.stdout.splitlines() if result.returncode == 0 else ():
+        record = parse_fields(line)
+        if holds_task(record.get("ArrayTaskId", ""), task):
+            return record
+    return None
+
+
+def holds_task(listed: str, task: int) -> bool:
+    """Return whether a list as `0,3-50:2%4` holds a number."""
+    for part in listed.partition("%")[0].split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if match is not None:
+            first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+            if first <= task <= last and (task - first) % step == 0:
+                return True
+    return False
 
 
 def parse_fields(text: str) -> dict[str, str]:
@@ -410,9 +438,30 @@ def ended_jobs(job_ids: Iterable[str]) -> dict[str, str]:
 
 
 def cancel_pending(job_id: str) -> bool:
-    """Take a job out of the queue; False if it was not there, running or over."""
+    """Take a job, or one member of an array, out of the queue; False if it runs or is over.
+
+    Raises:
+        SubmitError: if Slurm does not answer.
+    """
+    is_member = "_" in job_id
+    if is_member:
+        if not _waits(job_id):
+            return _is_cancelled(show_job(job_id))
+        # members that wait share one record, and by state scancel takes all of it; a held one has
+        # its own
+        _run(["scontrol", "hold", job_id])
     _run(["scancel", "--state=PENDING", job_id])
-    job = show_job(job_id)
+    is_cancelled = _is_cancelled(show_job(job_id))
+    if is_member and not is_cancelled:  # it has started meanwhile
+        _run(["scontrol", "release", job_id])
+    return is_cancelled
+
+
+def _waits(job_id: str) -> bool:
+    return (show_job(job_id) or {}).get("JobState") == "PENDING"
+
+
+def _is_cancelled(job: Mapping[str, str] | None) -> bool:
     return job is None or (job.get("JobState") or "").startswith("CANCELLED")
 
 

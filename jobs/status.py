@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from jobs.judgement import (
     judge_here,
     needs_queue,
 )
+from jobs.ledger import adopt_found
 from jobs.queue_view import CallBudget, Queue, is_held_back, read_queue
 from jobs.run_facts import RunFacts, read_all, read_cause, read_facts, read_last_step
 from jobs.slurm import QueuedJob
@@ -129,6 +131,9 @@ class StatusReader:
         if any(array.executor == "slurm" for array in found):
             self._look(())
         queue = self._queue or Queue()
+        with suppress(OSError):  # somebody else's runs: they are found by their tags every time
+            tags = queue.by_tag.items()
+            adopt_found(self.runs, {tag: job.job_id.partition("_")[0] for tag, job in tags})
         return [replace(array, jobs=starters(array, queue)) for array in found]
 
     def look_soon(self, after_sec: float) -> None:

@@ -36,14 +36,27 @@ class Act:
 
 
 def steer_all(
-    names: Sequence[str], runs: str | None, act: Callable[[RunFolder], Act], *, as_json: bool
+    names: Sequence[str],
+    runs: str | None,
+    act: Callable[[RunFolder], Act],
+    *,
+    as_json: bool,
+    begins: bool = False,
 ) -> int:
-    """Do the same to several runs and say what came of each; 2 if one was refused."""
+    """Do the same to several runs and say what came of each; 2 if one was refused.
+
+    Args:
+        names: as people write them.
+        runs: the folder of all runs as asked for.
+        act: what to do.
+        as_json: for programs.
+        begins: whether it can be done to an array's member that has not begun.
+    """
     done: list[dict[str, str]] = []
     code = 0
     for name in names:
         try:
-            run = find_run(name, runs)
+            run = find_run(name, runs, begins=begins)
             result = act(run)
         except JobsError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -19,4 +19,4 @@ def run(arguments: argparse.Namespace) -> int:
     """Stop each run; 2 if one of them was refused, the others are done."""
     from jobs.steer import steer_all, stop
 
-    return steer_all(arguments.run, arguments.runs, stop, as_json=arguments.json)
+    return steer_all(arguments.run, arguments.runs, stop, as_json=arguments.json, begins=True)

@@ -24,6 +24,7 @@ from jobs.configuration_check import ConfigurationCheck
 from jobs.environment import code_first
 from jobs.errors import SubmitError
 from jobs.ledger import Ledger, record_job
+from jobs.member_group import MemberGroup
 from jobs.node import NodeFacts
 from jobs.outcome import next_exclusions
 from jobs.provenance import Provenance, mask_arguments
@@ -122,6 +123,7 @@ def launch_copy(
     snapshot: Snapshot,
     *,
     after: Sequence[RunFolder] = (),
+    groups: Sequence[MemberGroup] = (),
     provenance: Provenance | None = None,
 ) -> Launched:
     """Launch from a code copy that was taken before, its configuration checked.
@@ -133,6 +135,7 @@ def launch_copy(
         executor: slurm, local or debug.
         snapshot: the code.
         after: runs that have to be done before this one starts.
+        groups: which of those are the members of a sweep.
         provenance: being gathered already; None gathers it here.
 
     Raises:
@@ -141,6 +144,8 @@ def launch_copy(
     run = run_folder_of(spec, place, snapshot)
     token = os.urandom(16).hex()
     facts = run_facts(spec, place, snapshot, after)
+    if groups:
+        facts["groups"] = [group.to_json() for group in groups]
     number, standing = take_run(run, facts, token)
     if number is None:
         return Launched(

@@ -53,7 +53,28 @@ def expand_sweep(words: Sequence[str], file: Path | None = None) -> list[tuple[s
         ConfigError: if a word or the file makes no sense, or there are too many members.
     """
     parts = read_sweep(file) if file else []
-    parts += [[{key: value} for value in values] for key, values in map(parse_axis, words)]
+    return _combine(parts + _axes(words))
+
+
+def expand_entry(value: Any, where: str) -> list[tuple[str, ...]]:
+    """Return the members of a `sweep:` in a yaml: what a file holds, or a list of the flags' words.
+
+    Raises:
+        ConfigError: as `expand_sweep`.
+    """
+    if isinstance(value, dict):
+        return _combine(_read_parts(as_mapping(value, where), where))
+    words = [str(word) for word in as_list(value, where)]
+    if not words:
+        raise ConfigError(f"{where}: nothing to vary; write ['optim.lr=1e-5,3e-5'] or grid:")
+    return _combine(_axes(words))
+
+
+def _axes(words: Sequence[str]) -> list[list[Values]]:
+    return [[{key: value} for value in values] for key, values in map(parse_axis, words)]
+
+
+def _combine(parts: Sequence[list[Values]]) -> list[tuple[str, ...]]:
     keys = [{key for values in part for key in values} for part in parts]
     for first, second in itertools.combinations(keys, 2):
         if both := first & second:
@@ -87,17 +108,20 @@ def read_sweep(path: Path) -> list[list[Values]]:
     Raises:
         ConfigError: naming the file and the entry that makes no sense.
     """
-    values = read_yaml(path)
-    refuse_unknown(values, ("grid", "list", "random"), str(path))
+    return _read_parts(read_yaml(path), str(path))
+
+
+def _read_parts(values: dict[str, Any], where: str) -> list[list[Values]]:
+    refuse_unknown(values, ("grid", "list", "random"), where)
     parts: list[list[Values]] = []
-    for key, axis in as_mapping(values.get("grid"), f"{path}: grid").items():
-        parts.append([{key: value} for value in _axis_values(axis, f"{path}: grid: {key}")])
+    for key, axis in as_mapping(values.get("grid"), f"{where}: grid").items():
+        parts.append([{key: value} for value in _axis_values(axis, f"{where}: grid: {key}")])
     if not is_empty(values.get("list")):
-        parts.append(_read_list(values["list"], f"{path}: list"))
+        parts.append(_read_list(values["list"], f"{where}: list"))
     if not is_empty(values.get("random")):
-        parts.append(_read_random(values["random"], f"{path}: random"))
+        parts.append(_read_random(values["random"], f"{where}: random"))
     if not parts or not all(parts):
-        raise ConfigError(f"{path}: nothing to vary; write grid:, list: or random:")
+        raise ConfigError(f"{where}: nothing to vary; write grid:, list: or random:")
     return parts
 
 

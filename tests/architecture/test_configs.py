@@ -76,8 +76,9 @@ def test_every_pipeline_loads_and_so_do_its_recipes(path: Path, tmp_path: Path) 
     from jobs.pipeline import load_pipeline, stand_in_references
 
     for stage in load_pipeline(path).stages:
-        words = [stand_in_references(word, tmp_path) for word in stage.overrides]
-        load_recipe(ROOT / stage.config, words)
+        for line in stage.lines:
+            words = [stand_in_references(word, tmp_path) for word in line]
+            load_recipe(ROOT / stage.config, words)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "prepare").glob("*.yaml")), ids=str)

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from egovl import config
-from egovl.engine import folder, heartbeat, signals
+from egovl.engine import fitness, folder, heartbeat, signals
 from egovl.engine.checkpoint import TrainState, commit_folder
 from jobs import collect, environment
 from jobs.run_folder import RunFolder
@@ -34,6 +34,7 @@ def test_both_sides_name_the_same_variables() -> None:
     assert signals.STOP_FILE_VARIABLE == environment.STOP_FILE
     assert config.HOME_VARIABLE == environment.HOME
     assert heartbeat.HEARTBEAT_VARIABLE == environment.HEARTBEAT_FILE
+    assert fitness.PREFLIGHT_VARIABLE == environment.PREFLIGHT
 
 
 def test_jobs_reads_the_heartbeat_that_egovl_writes(

@@ -41,6 +41,27 @@ def test_the_debug_pipeline_evaluates_what_it_has_trained(project: Path) -> None
     assert "debug.pretrain" in collected and "debug.evaluate" in collected
 
 
+def test_the_best_of_a_swept_stage_is_what_the_next_one_evaluates(project: Path) -> None:
+    words = ("pipeline.py", "--config", "configs/pipelines/debug_sweep.yaml")
+    flags = ("--executor", "local", "--processes", "1", "--follow")
+    steps = ("pretrain.trainer.steps=4", "finetune.trainer.steps=4")
+    done = run(project, *words, *steps, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = {
+        path.parent.resolve(): json.loads(path.read_text())
+        for path in (project / "runs").glob("[a-z]*/debug_sweep.*/result.json")
+    }
+    tuned = {path: each for path, each in results.items() if path.parent.name == "finetune"}
+    assert (len(results), len(tuned)) == (4, 2)
+    (link,) = (project / "runs" / ".pipelines" / "best").iterdir()
+    best = tuned[link.resolve()]["metrics"]
+    name = "egomcq/inter_video"
+    assert best[name] == max(each["metrics"][name] for each in tuned.values())
+    (end,) = (each for path, each in results.items() if path.parent.name == "evaluate")
+    assert end["metrics"] == best
+    assert f"the best: {name} {best[name]:.6g}" in run(project, *words, *steps, "--status").stdout
+
+
 def test_a_sweep_trains_every_member_and_refuses_a_wrong_value(project: Path) -> None:
     base = ("pretrain.py", "--config", "configs/debug/smoke.yaml", "--executor", "local")
     words = (*base, "--processes", "1", "trainer.steps=2", "--follow")

@@ -14,6 +14,7 @@ from jobs.array import ArrayFolder, MemberAgent, array_of_token, find_place, pre
 from jobs.array_launch import launch_array, render_array
 from jobs.cluster import Cluster
 from jobs.errors import ConfigError, RunError, SubmitError
+from jobs.ledger import Ledger
 from jobs.node import NodeFacts, read_node_facts
 from jobs.run_folder import RunFolder, read_json
 from jobs.spec import JobSpec
@@ -99,7 +100,8 @@ def test_a_first_chunk_that_is_refused_leaves_nothing(
     programs.answer("sbatch", "echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1")
     with pytest.raises(SubmitError, match="AssocMaxSubmitJobLimit"):
         launch_array(specs(120), CLUSTER, place, "slurm")
-    assert [path for path in place.runs.rglob("*") if path.is_file()] == []
+    assert [path for path in place.runs.rglob("*") if path.is_file()] == [Ledger(place.runs).path]
+    assert Ledger(place.runs).open_submissions() == []
 
 
 def test_a_later_chunk_that_is_refused_is_said_and_queued_by_the_next_launch(

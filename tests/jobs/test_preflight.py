@@ -389,7 +389,7 @@ def start(run: RunFolder, folder: Path, limits: PreflightLimits) -> Preflight:
     spec = JobSpec("pretrain", "x", resources=Resources(preflight=limits))
     write_json_atomic(run.spec_json("t"), spec.to_json())
     node = NodeFacts(name="n0", executor="slurm", job_id="1")
-    preflight = Preflight(run, run.attempt(1), node, limits)
+    preflight = Preflight(run, run.attempt(1), node, spec.resources)
     preflight.start("t", folder, HOME)
     return preflight
 

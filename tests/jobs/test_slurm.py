@@ -23,6 +23,21 @@ def test_fields_of_scontrol_keep_blanks_and_equal_signs_in_values() -> None:
     assert fields["NodeList"] == "n[1-2]"
 
 
+@pytest.mark.parametrize(
+    ("listed", "held"),
+    [
+        ("3", [3]),
+        ("0-2%4", [0, 1, 2]),
+        ("1,4-8:2,11", [1, 4, 6, 8, 11]),
+        ("4294967294", []),  # of an array all of whose members were cancelled
+        ("", []),
+        ("N/A", []),
+    ],
+)
+def test_lists_of_array_members_are_understood(listed: str, held: list[int]) -> None:
+    assert [task for task in range(20) if slurm.holds_task(listed, task)] == held
+
+
 def test_times_that_slurm_does_not_know_are_none() -> None:
     assert slurm.parse_time("2026-11-20T12:00:00") is not None
     assert [slurm.parse_time(text) for text in ("Unknown", "None", "N/A", "", None)] == [None] * 5

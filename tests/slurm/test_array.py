@@ -11,9 +11,11 @@ from jobs import slurm as scheduler
 from jobs.array_launch import Launched, launch_array
 from jobs.cluster import Cluster
 from jobs.errors import SubmitError
+from jobs.ledger import Ledger
 from jobs.run_folder import RunFolder
 from jobs.spec import JobSpec
 from jobs.status import StatusReader
+from tests.jobs.commands import jobs, jobs_json
 from tests.slurm.client import SlurmClient
 from tests.slurm.toy_members import (
     RESOURCES,
@@ -94,11 +96,54 @@ def test_a_stopped_member_goes_on_alone(slurm: SlurmClient, tmp_path: Path) -> N
     assert RunFolder(chosen).last_commit_step()
 
 
+@pytest.mark.soak
+def test_commands_on_one_member_leave_the_others_alone(slurm: SlurmClient, tmp_path: Path) -> None:
+    specs = [toy_spec("hang=1", f"number={number}") for number in range(5)]
+    launched = launch(tmp_path, specs, parallel=3)
+    runs, (array,) = launched.runs, launched.jobs
+    folder = ("--runs", str(tmp_path / "runs"))
+
+    def states() -> list[str]:
+        return [state_of(run) for run in runs]
+
+    wait_for(lambda: all(starts_of(run) for run in runs[:3]), 60.0, "three members")
+    shown = jobs_json("status", f"{array}_1", *folder)
+    assert (shown["name"], shown["state"], shown["job_id"]) == (
+        runs[1].name,
+        "running",
+        f"{array}_1",
+    )
+    refused = jobs("status", f"{array}_3", *folder)
+    assert refused.returncode == 2 and "has not begun: it waits in its array" in refused.stderr
+
+    # the one that waits, by name; the next one that waits may start in its place
+    assert jobs("cancel", runs[3].name, *folder).returncode == 0
+    assert jobs("resume", f"{array}_0", *folder).returncode == 2  # it is at work
+    assert states() == ["running", "running", "running", "cancelled", ""]
+    assert jobs("stop", f"{array}_0", *folder).returncode == 0
+    wait_states([runs[0]], lambda state: state == "stopped", 60.0)
+    wait_states([runs[4]], lambda state: state == "running", 60.0)
+    # the last to start has the array's own number
+    (raw,) = slurm.run("squeue", "-h", "--format=%A", f"--jobs={array}_4").split()
+    assert raw == array
+    assert jobs("cancel", f"{array}_4", *folder).returncode == 0
+    wait_states([runs[4]], lambda state: state == "cancelled", 60.0)
+    assert states() == ["stopped", "running", "running", "cancelled", "cancelled"]
+    assert len(slurm.run("squeue", "-h", "--array", "--states=running").splitlines()) == 2
+
+    for number in (0, 3):
+        again = jobs_json("resume", runs[number].name, *folder)
+        assert (again["state"], "_" in again["job_id"]) == ("queued", False)
+    (tmp_path / "runs" / "mended").touch()
+    wait_states(runs[:4], lambda state: state == "done", 60.0)
+    assert [starts_of(run) for run in runs] == [[1, 2], [1], [1], [2], [1]]
+
+
 def test_a_refused_array_leaves_nothing(slurm: SlurmClient, tmp_path: Path) -> None:
     place = make_place(tmp_path)
     wrong = replace(RESOURCES, constraint="no_such_feature")
     specs = [replace(toy_spec(f"number={number}"), resources=wrong) for number in range(60)]
     with pytest.raises(SubmitError, match="feature"):
         launch_array(specs, CLUSTER, place, "slurm")
-    assert [path for path in place.runs.rglob("*") if path.is_file()] == []
+    assert [path for path in place.runs.rglob("*") if path.is_file()] == [Ledger(place.runs).path]
     assert slurm.run("squeue", "-h").strip() == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from jobs import chain
 from jobs import slurm as scheduler
 from jobs.cluster import Cluster
+from jobs.member_group import Best
 from jobs.pipeline import Pipeline, Stage
 from jobs.pipeline_launch import Planned, Record, launch_pipeline, stage_rows
 from jobs.run_folder import RunFolder, read_json
@@ -82,6 +84,47 @@ def test_the_last_stage_starts_once_after_the_true_end_of_a_twice_stopped_one(
         ("second", "done"),
         ("third", "done"),
     ]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", ["stop", "skip"])
+def test_a_stage_after_a_sweep_reads_the_best_member_whatever_happened_to_the_others(
+    slurm: SlurmClient, tmp_path: Path, way: str
+) -> None:
+    """One member is stopped and goes on, one fails; resubmitted, or done without."""
+    words = (("steps=60",), ("steps=90", "fail=1"), ("steps=30",))
+    sweep = replace(
+        stage("tune", "need=${first.run}/result.json", "step_sec=0.1"),
+        members=words,
+        best=Best("steps"),
+        skips_failed=way == "skip",
+    )
+    last = stage("last", "need=${tune.best}/result.json")
+    stages = (stage("first", "steps=3"), sweep, last)
+    planned = launch(tmp_path, *stages)
+    first, one, failing, other, end = paths(planned)
+    link = planned[-1].groups[0].link
+    assert link is not None
+    wait_states([one], lambda state: state == "running", 60.0)
+    assert stop_by_hand(one) == 2
+    assert (starts_of(end), link.exists()) == ([], False)
+    wait_states([failing], lambda state: state == "failed", 60.0)
+    if way == "stop":
+        wait_states([end], lambda state: state == "cancelled", 60.0)
+        assert "told to fail" in RunFolder(end).read_state()["reason"]
+        (tmp_path / "runs" / "mended").touch()
+        again = launch(tmp_path, *stages)  # the two others are done or at work
+        assert paths(again) == paths(planned)
+    wait_states([end], lambda state: state == "done", 120.0)
+    assert link.resolve() == (failing if way == "stop" else one).resolve()
+    repeated = [1, 2] if way == "stop" else [1]
+    assert [starts_of(run) for run in (first, one, failing, other)] == [[1], [1, 2], repeated, [1]]
+    assert len(starts_of(end)) == 1
+    ends = [(read_json(run / "result.json") or {})["time"] for run in (one, other)]
+    assert started(end) > max(ends)
+    rows = stage_rows(Record(tmp_path / "runs", "toy"))
+    assert all(row.is_well for row in rows)
+    assert sum(row.reason.startswith("the best: steps") for row in rows) == 1
 
 
 def test_nothing_starts_after_a_failed_stage_and_all_goes_on_once_it_is_mended(

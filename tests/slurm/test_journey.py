@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.run_folder import read_json
 from tests.slurm.client import SlurmClient
 from tests.slurm.journey import Journey, command, differences, make_checkout
 
@@ -24,6 +25,10 @@ def test_the_published_command_trains_and_reports(
     run.wait_done()
     exits = list((run.folder.path / "attempts/1/exit").iterdir())
     assert len(exits) == 4
+    for rank in range(4):  # each has found its node fit before it began
+        report = read_json(run.folder.attempt(1).rank_preflight_json(rank)) or {}
+        checks = {check["name"]: check["state"] for check in report["checks"]}
+        assert checks == dict.fromkeys(("gemm", "inputs", "all_reduce"), "passed")
     table = command(project, "launchers/collect_results.py")
     assert run.folder.path.name in table or "journey" in table
     assert "done" in table

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs import submitter
+from jobs.array_launch import launch_array
+from jobs.cluster import Cluster
 from jobs.errors import SubmitError
 from jobs.ledger import Ledger, adopt_orphans, comment_tag
 from jobs.run_folder import RunFolder, read_json
@@ -18,6 +20,7 @@ from jobs.standing import find_standing
 from jobs.submit import Launched
 from tests.slurm.client import SlurmClient
 from tests.slurm.testbed import find_program
+from tests.slurm.toy_members import make_place, starts_of, toy_spec, wait_states
 from tests.slurm.toy_run import ROOT, ToyRun, copy_project, launch_toy
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -90,6 +93,45 @@ def test_a_launcher_killed_between_sbatch_and_record(
     run.wait_end(seconds=90)
     run.assert_no_step_lost_or_repeated()
     assert run.folder.latest_attempt() == 1
+
+
+LAUNCH_ARRAY = """
+import sys
+from pathlib import Path
+from jobs.array_launch import launch_array
+from jobs.cluster import Cluster
+from tests.slurm.toy_members import make_place, toy_spec
+specs = [toy_spec(f"number={number}") for number in range(60)]
+launch_array(specs, Cluster("testbed"), make_place(Path(sys.argv[1])), "slurm")
+"""
+
+
+@on_one_tracker
+def test_a_launcher_of_an_array_killed_between_sbatch_and_record(
+    slurm: SlurmClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members find what to run once the array is adopted; the chunk never queued is launched."""
+    place = make_place(tmp_path)
+    with monkeypatch.context() as way:
+        put_in_the_way(tmp_path, way, '"$REAL" --begin=now+1hour "$@"; kill -9 $PPID; sleep 1')
+        argv = [sys.executable, "-c", LAUNCH_ARRAY, str(tmp_path)]
+        assert subprocess.run(argv, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    (entry,) = Ledger(place.runs).open_submissions()
+    assert set(queued(slurm)) == {entry.tag}
+    (array,) = (place.runs / ".arrays").iterdir()
+    assert not list(array.glob("chunk0/*_submitted.pkl"))
+    specs = [toy_spec(f"number={number}") for number in range(60)]
+    again = launch_array(specs, Cluster("testbed"), place, "slurm")
+    assert (again.queued, len(again.plan.live)) == (9, 51)
+    assert Ledger(place.runs).open_submissions() == []
+    (pickle,) = array.glob("chunk0/*_submitted.pkl")
+    job_id = pickle.name.split("_")[0]
+    assert job_id in next(iter(again.plan.live.values()))
+    slurm.run("scancel", f"{job_id}_[3-50]")  # two of them show it
+    slurm.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    members = [*again.runs[:2], *again.runs[51:]]
+    wait_states(members, lambda state: state == "done", 90.0)
+    assert all(starts_of(run) == [1] for run in members)
 
 
 @on_one_tracker

@@ -58,7 +58,10 @@ def main() -> int:
             facts = {"step": step, "attempt": int(ATTEMPT), "world_size": 1, "files": {}}
             write(RUN / "ckpt" / f"step-{step}" / "COMMIT", facts)
             return leave("stopped", step)
-    write(RUN / "result.json", {"schema": 1, "step": step, "metrics": {}, "time": time.time()})
+    write(
+        RUN / "result.json",
+        {"schema": 1, "step": step, "metrics": {"steps": step}, "time": time.time()},
+    )
     return leave("done", step)
 
 
