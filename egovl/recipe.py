@@ -70,6 +70,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every is {self.every}: must be 1 or more")
+        if self.cache_clips and self.parents is not None:
+            raise ValueError("cache_clips beside parents: set parents.cache_clips, as clips learn")
 
 
 @dataclass(frozen=True)

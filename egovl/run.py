@@ -25,11 +25,11 @@ from egovl.convert.narrator import load_decoder, load_own_decoder
 from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
 from egovl.convert.unpickle import load_checkpoint
-from egovl.data.loader import LoaderError, build_eval_loader
+from egovl.data.loader import EvalLoader, LoaderError, build_eval_loader
 from egovl.data.subset import Subset
 from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit, read_weights
 from egovl.engine.checkpoint import CheckpointError as SaveError
-from egovl.engine.evaluator import Evaluation, evaluate
+from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
 from egovl.engine.fitness import Asked, check_rank
 from egovl.engine.folder import (
     ATTEMPT_VARIABLE,
@@ -40,6 +40,7 @@ from egovl.engine.folder import (
     write_text,
 )
 from egovl.engine.signals import StopRequest
+from egovl.engine.task import TrainTask
 from egovl.engine.trainer import FitResult, Trainer, TrainingDiverged, TrainPlan
 from egovl.models.dual_encoder import DualEncoder
 from egovl.models.hf_decoder import GPT2
@@ -47,6 +48,7 @@ from egovl.models.narrator import Narrator
 from egovl.recipe import Recipe, StageConfig, input_hashes, missing_inputs
 from egovl.streams import TrainStreams
 from egovl.tasks.binding import bind
+from egovl.tasks.clip_cache import ClipEncoding
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +124,10 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
         logger.info("%s", streams)
     total_steps = streams.total_steps()
     task = bind(stage.task.build(), streams.dataset, tokenizer)
-    streams.cache_clips(model.to(device), task, folder.path)
+    try:
+        _cache_clips(streams, model.to(device), task, folder, stop)
+    except StopAgreed:
+        return FitResult("stopped", 0)
     plan = TrainPlan(
         task=task,
         model=model,
@@ -139,6 +144,23 @@ def _train(recipe: Recipe, folder: RunFolder, stop: StopRequest, device: torch.d
     if streams.leaves_unused:
         config = dataclasses.replace(config, find_unused_parameters=True)
     return Trainer(plan, optim, config, folder, stop, device).fit()
+
+
+def _cache_clips(
+    streams: TrainStreams, model: nn.Module, task: TrainTask, folder: RunFolder, stop: StopRequest
+) -> None:
+    """Have clips encoded that a frozen tower need see only once; a stop keeps what is done."""
+    device = next(model.parameters()).device
+
+    def encode(encoding: ClipEncoding, share: EvalLoader) -> None:
+        asked, flag = Evaluation("cache_clips", encoding, share), dist.AsyncFlag()
+        try:
+            evaluate(asked, model, device, should_stop=lambda: flag.exchange(stop.requested()))
+        finally:
+            flag.close()
+        folder.require_current()
+
+    streams.cache_clips(model, task, folder.path, encode)
 
 
 def _describe_model(recipe: Recipe, folder: RunFolder) -> float | None:

@@ -12,9 +12,9 @@ from torch import nn
 from egovl import dist
 from egovl.data.alternation import AlternatingBatches, Turns
 from egovl.data.configs import LoaderConfig
-from egovl.data.loader import TrainLoader, build_eval_loader, build_train_loader
+from egovl.data.loader import TrainLoader, build_train_loader
 from egovl.recipe import Recipe, StageConfig
-from egovl.tasks.clip_cache import TakesClips, WithoutClips, clip_embeddings
+from egovl.tasks.clip_cache import Encode, TakesClips, WithoutClips, clip_embeddings
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,14 @@ class TrainStreams:
             lambda n: self._loader(self._parents, parents.loader, n * parents.loader.batch_size),
         )
 
-    def cache_clips(self, model: nn.Module, task: Any, folder: Path) -> None:
+    def cache_clips(self, model: nn.Module, task: Any, folder: Path, encode: Encode) -> None:
         """Replace pixels by stored embeddings of clips where the recipe says so.
+
+        Args:
+            model: On its device.
+            task: What takes the embeddings.
+            folder: Of the run, where they are kept.
+            encode: Runs an encoding that is not there yet.
 
         Raises:
             ValueError: The model's video tower learns, or the task takes no embeddings.
@@ -86,10 +92,10 @@ class TrainStreams:
         stage, parents = self._stage, self._stage.parents
         if stage.cache_clips:
             file = folder / "clips.npy"
-            self.dataset = _cached(self.dataset, stage.loader, model, task, file)
+            self.dataset = _cached(self.dataset, stage.loader, model, task, file, encode)
         if parents is not None and parents.cache_clips:
             file = folder / "parent_clips.npy"
-            self._parents = _cached(self._parents, parents.loader, model, task, file)
+            self._parents = _cached(self._parents, parents.loader, model, task, file, encode)
 
     def _loader(self, dataset: Any, config: LoaderConfig, start_sample: int) -> TrainLoader:
         return build_train_loader(
@@ -104,12 +110,11 @@ class TrainStreams:
 
 
 def _cached(
-    dataset: Any, loader: LoaderConfig, model: nn.Module, task: Any, file: Path
+    dataset: Any, loader: LoaderConfig, model: nn.Module, task: Any, file: Path, encode: Encode
 ) -> WithoutClips:
     if not isinstance(task, TakesClips):
         raise ValueError(f"cache_clips: {type(task).__name__} takes no stored embeddings")
-    share = build_eval_loader(dataset, loader, None, rank=dist.rank(), world_size=dist.world_size())
-    table = clip_embeddings(model, share, file, task.config.normalization)
+    table = clip_embeddings(model, dataset, loader, file, task.config.normalization, encode)
     task.use_clips(table)
     return WithoutClips(dataset)
 

@@ -1,13 +1,14 @@
 """Embeddings of clips that a frozen video tower need see only once.
 
 They are made from the fixed frames and crops of evaluation, kept in one file of the run's folder,
-mapped by every process, and found again by a resumed run.
+mapped by every process, and found again by a resumed run. A run that is stopped while it makes them
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -16,12 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from egovl import dist
-from egovl.data.loader import EvalLoader
-from egovl.data.types import ClipDataset, DrawsSamples, RandomSource, Sample
+from egovl.data.configs import LoaderConfig
+from egovl.data.loader import EvalLoader, build_eval_loader
+from egovl.data.row_parts import RowParts
+from egovl.data.subset import Subset
+from egovl.data.types import Batch, ClipDataset, DrawsSamples, RandomSource, Sample
 from egovl.losses.pairs import SideTable
 from egovl.tasks.views import encode_views
 
 logger = logging.getLogger(__name__)
+
+_ROWS_PER_PART = 512  # of a rank: a kill loses the clips of so many videos
 
 
 @runtime_checkable
@@ -79,20 +85,62 @@ def _bare(sample: Sample) -> Sample:
     return Sample(sample.index, (), sample.texts, sample.labels, sample.children)
 
 
-@torch.no_grad()
+class ClipEncoding:
+    """``EvalTask`` that scores nothing: it keeps the embeddings of its samples' clips."""
+
+    def __init__(self, parts: RowParts, normalization: str) -> None:
+        self.written: list[str] = []
+        self._parts = parts
+        self._normalization = normalization
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def eval_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Encode; there are no rows to score."""
+        assert batch.video is not None
+        encode = cast(Any, model).encode_video
+        self._waiting.append((batch.index, encode_views(encode, batch.video, self._normalization)))
+        if sum(len(index) for index, _ in self._waiting) >= _ROWS_PER_PART:
+            self.flush()
+        return {}
+
+    def score(self, rows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            index, clips = (
+                torch.cat(part).cpu().numpy() for part in zip(*self._waiting, strict=True)
+            )
+            self.written.append(self._parts.write(index, clips))
+            self._waiting = []
+
+
+Encode = Callable[[ClipEncoding, EvalLoader], object]
+"""Runs the encoding over this rank's share; may raise to stop."""
+
+
 def clip_embeddings(
-    model: nn.Module, share: EvalLoader, file: Path, normalization: str
+    model: nn.Module,
+    dataset: ClipDataset,
+    loader: LoaderConfig,
+    file: Path,
+    normalization: str,
+    encode: Encode,
 ) -> StoredClips:
-    """Embeddings of all samples' clips, made now by all ranks if the file is not there.
+    """Embeddings of all samples' clips, made now by all ranks as far as they are not there.
 
     Args:
         model: Has ``encode_video`` and a video tower that does not learn, on its device.
-        share: This rank's samples.
+        dataset: The samples.
+        loader: How they are read.
         file: Where they are kept.
         normalization: Of the pixels.
+        encode: Runs the encoding over this rank's share.
 
     Raises:
-        ValueError: The tower learns.
+        ValueError: The tower learns, or some clips cannot be read.
     """
     tower = cast(nn.Module, model.video)
     if any(param.requires_grad for param in tower.parameters()):
@@ -101,33 +149,33 @@ def clip_embeddings(
             "model.frozen=video"
         )
     if not dist.broadcast_object(file.exists()):
-        rows = _encode(model, share, normalization)
+        parts = RowParts(file, len(dataset))
+        _encode(ClipEncoding(parts, normalization), parts, dataset, loader, encode)
         if dist.rank() == 0:
-            beside = file.with_name(f".{file.name}")
-            with beside.open("wb") as sink:
-                np.save(sink, rows)
-            beside.replace(file)
-            logger.info("%s: clips of %d videos, encoded once", file, len(rows))
-        dist.barrier()
+            logger.info("%s: clips of %d videos, encoded once", file, len(dataset))
     return StoredClips(file)
 
 
-def _encode(model: nn.Module, share: EvalLoader, normalization: str) -> np.ndarray:
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    index, parts = [torch.empty(0, dtype=torch.int64, device=device)], []
-    for batch in share:
-        batch = batch.to(device)
-        assert batch.video is not None
-        encode = cast(Any, model).encode_video
-        parts.append(encode_views(encode, batch.video, normalization))
-        index.append(batch.index)
-    model.train(was_training)
-    local = {"clips": torch.cat(parts)} if parts else {}
-    found, gathered = dist.gather_rows(torch.cat(index), local)
-    if len(found) != int(found[-1]) + 1:
-        raise ValueError(
-            f"cache_clips: {int(found[-1]) + 1 - len(found)} videos could not be read; drop them"
-        )
-    return gathered["clips"].cpu().numpy()
+def _encode(
+    encoding: ClipEncoding,
+    parts: RowParts,
+    dataset: ClipDataset,
+    loader: LoaderConfig,
+    encode: Encode,
+) -> None:
+    """Encode what no part holds, and join the parts."""
+    rank, world_size, count = dist.rank(), dist.world_size(), len(dataset)
+    known = [parts.first_missing(), parts.names()] if rank == 0 else None
+    first, names = dist.broadcast_object(known)
+    if first < count:
+        # whole batches of all ranks: every batch is the one that an unbroken run would encode
+        block = loader.eval_batch_size * world_size
+        rest = Subset(dataset, range(first // block * block, count))
+        share = build_eval_loader(rest, loader, None, rank=rank, world_size=world_size)
+        try:
+            encode(encoding, share)
+        finally:
+            encoding.flush()
+    names += [name for written in dist.gather_json(encoding.written) for name in written]
+    if missing := dist.broadcast_object(parts.join(names) if rank == 0 else None):
+        raise ValueError(f"cache_clips: {missing} videos could not be read; drop them")

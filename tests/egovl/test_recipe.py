@@ -74,3 +74,8 @@ def test_one_of_a_recipes_evaluations_can_be_asked_for() -> None:
     assert recipe.only(None) is recipe
     with pytest.raises(ConfigError, match="no evaluation 'egtae'; the recipe has egomcq, ek100"):
         recipe.only("egtae")
+
+
+def test_clips_that_learn_are_not_stored() -> None:
+    with pytest.raises(ConfigError, match=r"set parents\.cache_clips"):
+        load_recipe(ROOT / "configs/debug/hierarchical.yaml", ["train.cache_clips=true"])

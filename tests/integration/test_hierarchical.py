@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from egovl import dist
 from egovl.engine.checkpoint import read_weights
+from egovl.engine.evaluator import StopAgreed
 from egovl.engine.folder import RunFolder
 from egovl.engine.signals import StopRequest
 from egovl.engine.trainer import Trainer, TrainPlan
 from egovl.recipe import load_recipe
+from egovl.run import _cache_clips
 from egovl.streams import TrainStreams
 from egovl.tasks.binding import bind
+from egovl.tasks.clip_cache import ClipEncoding
 from tests.ranks import run_ranks
 
 STEPS = 6
@@ -50,7 +55,7 @@ def train(file: str, run_dir: Path, steps: int, words: tuple[str, ...]) -> None:
     model = recipe.model.build()
     streams = TrainStreams(recipe, stage, tokenizer)
     task = bind(stage.task.build(), streams.dataset, tokenizer)
-    streams.cache_clips(model, task, run_dir)
+    _cache_clips(streams, model, task, RunFolder(run_dir, 1), StopRequest())
     plan = TrainPlan(task, model, streams.batches, stage.loader.batch_size, steps, [], 0)
     assert streams.leaves_unused
     config = dataclasses.replace(recipe.trainer, find_unused_parameters=True)
@@ -67,6 +72,37 @@ def whole_and_broken(file: str, folder: str, words: tuple[str, ...]) -> None:
         dist.barrier()
         for steps in ends:
             train(file, run_dir, steps, words)
+
+
+class StopAfter(StopRequest):
+    """A stop that is asked for after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self._left = batches
+
+    def requested(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def store_clips(file: str, run_dir: str, stop_after: int) -> int:
+    """Batches of this rank until the clips are stored, or a stop."""
+    recipe = load_recipe(Path(file), [*SMALL, "train.parents.loader.eval_batch_size=8"])
+    assert recipe.train is not None
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = recipe.model.build(), recipe.tokenizer.build()
+    streams = TrainStreams(recipe, recipe.train, tokenizer)
+    task, seen, eval_step = recipe.train.task.build(), [], ClipEncoding.eval_step
+
+    def counted(self: ClipEncoding, model: torch.nn.Module, batch: Any) -> dict[str, Any]:
+        seen.append(len(batch.index))
+        return eval_step(self, model, batch)
+
+    ClipEncoding.eval_step = counted  # of this process, which ends
+    with contextlib.suppress(StopAgreed):
+        _cache_clips(streams, model, task, RunFolder(Path(run_dir), 1), StopAfter(stop_after))
+    return len(seen)
 
 
 def curve(run_dir: Path) -> dict[int, dict[str, Any]]:
@@ -95,3 +131,20 @@ def test_a_run_stopped_in_both_turns_equals_the_unbroken_one_bit_for_bit(
     weights = [read_weights(tmp_path / name / f"ckpt/step-{STEPS}") for name in ("whole", "broken")]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+@pytest.mark.slow
+def test_a_stop_while_clips_are_stored_loses_none_of_them(project: Path, tmp_path: Path) -> None:
+    file = str(project / "configs/debug/hierarchical.yaml")
+    counts = {}
+    for name, stop_after in (("whole", 100), ("broken", 2), ("broken again", 100)):
+        run_dir = tmp_path / name.split()[0]
+        run_dir.mkdir(exist_ok=True)
+        counts[name] = run_ranks(2, store_clips, file, str(run_dir), stop_after)
+        stored = run_dir / "parent_clips.npy"
+        assert stored.exists() == (name != "broken")
+    # 85 stretches in batches of 8 on two ranks; a stop is seen one batch after it was asked for
+    assert counts == {"whole": [6, 6], "broken": [3, 3], "broken again": [3, 3]}
+    whole, broken = (np.load(tmp_path / x / "parent_clips.npy") for x in ("whole", "broken"))
+    assert np.array_equal(whole, broken)
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["parent_clips.npy"]

@@ -88,7 +88,7 @@ class Journey:
         lines = self.folder.metrics_jsonl.read_text().splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def wait_step(self, step: int) -> None:
+    def wait_step(self, step: int, seconds: float = 240.0) -> None:
         """Wait until the newest attempt itself has trained, and has reached a step."""
 
         def is_there() -> bool:
@@ -96,12 +96,12 @@ class Journey:
             steps = [r["step"] for r in self.records() if r["attempt"] == newest]
             return max(steps, default=0) >= step
 
-        wait_for(is_there, 240, f"step {step}; {self.trouble()}")
+        wait_for(is_there, seconds, lambda: f"step {step}; {self.trouble()}")
 
     def wait_done(self, seconds: float = 300.0) -> None:
         """Wait for the end, which has to be a good one."""
         ends = ("done", "failed", "cancelled", "stopped")
-        wait_for(lambda: self.folder.read_state().get("state") in ends, seconds, self.trouble())
+        wait_for(lambda: self.folder.read_state().get("state") in ends, seconds, self.trouble)
         assert self.folder.read_state()["state"] == "done", self.trouble()
 
     def preempt(self) -> None:

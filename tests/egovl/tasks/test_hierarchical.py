@@ -15,6 +15,9 @@ from torch import Tensor
 
 from egovl.data.types import Batch
 from egovl.engine.task import StepOutput
+from egovl.losses.hierarchical import mil_nce
+from egovl.losses.similarity import cosine_matrix
+from egovl.models.hierarchical_encoder import ParentOutput
 from egovl.recipe import Recipe, load_recipe
 from egovl.streams import TrainStreams
 from egovl.tasks.binding import bind
@@ -62,6 +65,11 @@ class Ablation:
 
     def loss(self, batch: Batch) -> float:
         return self.task.train_step(self.model(), batch).loss.item()
+
+    @torch.no_grad()
+    def family(self, batch: Batch) -> ParentOutput:
+        """Embeddings of videos and summaries, and of what they are made of."""
+        return self.model()(parents=self.task._inputs(batch))
 
 
 def small(name: str, corpus: Path) -> Recipe:
@@ -146,6 +154,11 @@ def test_the_mean_has_nothing_to_learn_and_sees_no_order(corpus: Path) -> None:
     assert own.loss(backwards) == pytest.approx(own.loss(parent), abs=1e-5)
     _, gradients = own.step(parent)
     assert not [name for name in gradients if name.startswith("aggregator.")]
+    mean, learned = own.family(parent), default.family(parent)
+    for kind, children in (("video_parent", "clips"), ("text_parent", "narrations")):
+        torch.testing.assert_close(getattr(mean, kind), getattr(mean, children).mean(1))
+        torch.testing.assert_close(getattr(mean, children), getattr(learned, children))
+        assert not torch.allclose(getattr(mean, kind), getattr(learned, kind), atol=1e-2)
     # the published weights start so small that order hardly shows; make it show
     model = default.model()
     with torch.no_grad():
@@ -165,10 +178,14 @@ def test_without_joint_there_are_no_steps_on_clips(corpus: Path) -> None:
     assert [b.index.tolist() for b in own.seen[:2]] == [b.index.tolist() for b in parents]
     assert own.loss(own.seen[0]) == pytest.approx(default.loss(parents[0]))
     assert own.steps_per_epoch == 85 // 4
+    starts = [
+        load_recipe(ROOT / f"configs/hiervl/{x}.yaml").init for x in ("without_joint", "pretrain")
+    ]
+    assert [start.origin for start in starts if start] == ["egovlp", "timm"]
 
 
 def test_without_hier_summaries_are_clips_with_narrations(corpus: Path) -> None:
-    own = Ablation("without_hier", corpus)
+    own, default = Ablation("without_hier", corpus), Ablation("pretrain", corpus)
     batches = own.take(40)
     assert all(batch.narrations is None for batch in batches)
     assert all(batch.video is not None and batch.video.shape[1] == 1 for batch in batches)
@@ -183,6 +200,10 @@ def test_without_hier_summaries_are_clips_with_narrations(corpus: Path) -> None:
     told, others = with_summary.tokens[is_summary], with_summary.tokens[~is_summary]
     assert text_gradient(gradients, told, others) > 0
     assert not aggregator_learns(gradients)
+    # a step of the default's on clips, of which none tells a summary
+    assert output.loss.item() == pytest.approx(default.loss(with_summary))
+    clips = [batch for batch in default.take(18) if batch.narrations is None]
+    assert len(clips) == 15 and all((batch.index < 100).all() for batch in clips)
 
 
 def test_without_summ_the_summary_changes_nothing(corpus: Path) -> None:
@@ -216,16 +237,31 @@ def test_without_summ_narr_the_narrations_change_nothing(corpus: Path) -> None:
     assert output.loss.item() == pytest.approx(both["video_summary"].item(), rel=1e-5)
 
 
-def test_losses_between_parents_and_children_are_added_where_asked(corpus: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "compared"),
+    [
+        ("intra", (("video_parent", "clips"), ("text_parent", "narrations"))),
+        ("inter", (("video_parent", "narrations"), ("text_parent", "clips"))),
+    ],
+)
+def test_losses_between_parents_and_children_are_added_where_asked(
+    kind: str, compared: tuple[tuple[str, str], ...], corpus: Path
+) -> None:
     own = Ablation("pretrain", corpus)
     parent = own.parent()
     plain = own.task.train_step(own.model(), parent)
-    children = dataclasses.replace(own.task.config.child_nce, intra=True, num_positives=2)
+    # with all children drawn, the order of the draw counts for nothing
+    options = {kind: True, "num_positives": 4}
+    children = dataclasses.replace(own.task.config.child_nce, **options)
     asked = dataclasses.replace(own.task.config, child_nce=children).build()
     output = asked.train_step(own.model(), parent)
-    assert output.report["mil_nce_intra"] > 0
-    added = plain.loss.item() + output.report["mil_nce_intra"].item()
-    assert output.loss.item() == pytest.approx(added, rel=1e-5)
+    family, expected = own.family(parent), 0.0
+    for rows, columns in compared:
+        below = getattr(family, columns).flatten(0, 1)
+        expected += mil_nce(cosine_matrix(getattr(family, rows), below), 4).item()
+    assert output.report[f"mil_nce_{kind}"].item() == pytest.approx(expected, rel=1e-4)
+    assert set(output.report) == {*plain.report, f"mil_nce_{kind}"}
+    assert output.loss.item() == pytest.approx(plain.loss.item() + expected, rel=1e-4)
 
 
 def test_parents_embedded_in_parts_give_the_gradient_of_the_whole(corpus: Path) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from egovl.data.configs import CLIPBPEConfig, EgoClipConfig, LoaderConfig
 from egovl.data.datasets.long_video_configs import SpreadConfig, SummariesConfig, SummaryMCQConfig
-from egovl.data.loader import build_eval_loader
+from egovl.data.loader import EvalLoader, build_eval_loader
 from egovl.data.transforms import normalize_video
 from egovl.data.types import Batch
 from egovl.engine.evaluator import Evaluation, evaluate
@@ -27,7 +27,7 @@ from egovl.models.hierarchy_configs import (
     SelfAttentionConfig,
 )
 from egovl.tasks.binding import bind
-from egovl.tasks.clip_cache import WithoutClips, clip_embeddings
+from egovl.tasks.clip_cache import ClipEncoding, StoredClips, WithoutClips, clip_embeddings
 from egovl.tasks.hierarchy_configs import HierarchicalConfig, SummaryChoiceConfig
 
 LOADER = LoaderConfig(batch_size=4, eval_batch_size=4, num_workers=0, num_frames=2, image_size=32)
@@ -71,6 +71,13 @@ def measured(
     loader = build_eval_loader(dataset, LOADER, tokenizer, rank=0, world_size=1)
     task = bind(SummaryChoiceConfig(**options).build(), dataset, tokenizer)
     return evaluate(Evaluation("summary_mcq", task, loader), model, CPU)
+
+
+def stored_clips(model: torch.nn.Module, dataset: Any, file: Path) -> StoredClips:
+    def encode(encoding: ClipEncoding, share: EvalLoader) -> None:
+        evaluate(Evaluation("clips", encoding, share), model, CPU)
+
+    return clip_embeddings(model, dataset, LOADER, file, "clip", encode)
 
 
 def videos(dataset: Any) -> Iterator[Tensor]:
@@ -146,8 +153,7 @@ def test_stored_clips_give_the_loss_of_their_pixels(corpus: Path, tmp_path: Path
     ).build()
     model = build(frozen="video")
     task = HierarchicalConfig().build()
-    share = build_eval_loader(dataset, LOADER, None, rank=0, world_size=1)
-    table = clip_embeddings(model, share, tmp_path / "clips.npy", "clip")
+    table = stored_clips(model, dataset, tmp_path / "clips.npy")
     by_pixels = next(iter(build_eval_loader(dataset, LOADER, tokenizer, rank=0, world_size=1)))
     bare = WithoutClips(dataset)
     stored = next(iter(build_eval_loader(bare, LOADER, tokenizer, rank=0, world_size=1)))
@@ -157,12 +163,11 @@ def test_stored_clips_give_the_loss_of_their_pixels(corpus: Path, tmp_path: Path
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     with torch.no_grad():  # the file is found again, nothing is encoded anew
         model.video_projection.weight.zero_()  # type: ignore[union-attr, operator]
-    again = clip_embeddings(model, share, tmp_path / "clips.npy", "clip")
+    again = stored_clips(model, dataset, tmp_path / "clips.npy")
     assert torch.equal(again.rows(torch.tensor([3])), table.rows(torch.tensor([3])))
 
 
 def test_a_tower_that_learns_is_not_stored(corpus: Path, tmp_path: Path) -> None:
-    clips = EgoClipConfig(annotations=corpus / "egoclip.csv", video_root=corpus / "videos")
-    share = build_eval_loader(clips.build(), LOADER, None, rank=0, world_size=1)
+    clips = EgoClipConfig(annotations=corpus / "egoclip.csv", video_root=corpus / "videos").build()
     with pytest.raises(ValueError, match=r"set model\.frozen=video"):
-        clip_embeddings(build(), share, tmp_path / "clips.npy", "clip")
+        stored_clips(build(), clips, tmp_path / "clips.npy")
