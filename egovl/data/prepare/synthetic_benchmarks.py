@@ -2,9 +2,9 @@
 
 Every label follows from what happens in the videos: EK-100's csv files (verb, noun, sentences),
 Charades-Ego's csv, EGTEA's splits over one file per action, Ego4D's state changes (opening and
-closing change an object's state, moving it does not), LaViLa's pickled narration lists, lists like
-WebVid's and Conceptual Captions' over the cut actions. Where a benchmark wants its own file layout,
-links lead to the rendered videos.
+closing change an object's state, moving it does not) and moments (MQ), LaViLa's pickled narration
+lists, lists like WebVid's and Conceptual Captions' over the cut actions. Where a benchmark wants
+its own file layout, links lead to the rendered videos.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def write_benchmarks(plans: Sequence[VideoPlan], folder: Path, seed: int, trimme
         _write_epic(chosen, folder / "ek100", name)
         _write_charades(chosen, folder / "charades_ego", name)
         _write_state_changes(chosen, folder / "state_change", name, seed)
+        _write_moments(chosen[:trimmed], folder / "moments", name)
         _write_egtea(chosen[:trimmed], folder / "egtea", name)
         _write_captions(chosen[:trimmed], folder / "captions", name)
         if split == TRAIN:
@@ -268,6 +269,42 @@ def _state_clip(
     if changes:
         clip |= {"clip_pnr_frame": middle - start, "parent_pnr_frame": middle}
     return clip
+
+
+def _write_moments(plans: Iterable[VideoPlan], folder: Path, split: str) -> None:
+    """Two clips of each video and what is done in them, as Ego4D's MQ."""
+    videos = [
+        {
+            "video_uid": plan.uid,
+            "clips": [
+                _moments_clip(plan, half, share * plan.duration_sec, plan.duration_sec / 2)
+                for half, share in enumerate((0.0, 0.5))
+            ],
+        }
+        for plan in plans
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"moments_{'val' if split == 'test' else split}.json"
+    path.write_text(json.dumps({"videos": videos}), encoding="utf-8")
+
+
+def _moments_clip(plan: VideoPlan, number: int, start: float, length: float) -> dict[str, object]:
+    labels = [
+        {
+            "start_time": round(action.start_sec - start, 6),
+            "end_time": round(action.end_sec - start, 6),
+            "label": sentence(action.verb, action.noun).replace(" ", "_"),
+            "primary": True,
+        }
+        for action in plan.actions
+        if start <= action.start_sec and action.end_sec <= start + length
+    ]
+    return {
+        "clip_uid": f"{plan.uid}-{number}",
+        "video_start_sec": round(start, 6),
+        "video_end_sec": round(start + length, 6),
+        "annotations": [{"labels": labels}],
+    }
 
 
 def _write_lists(plans: Iterable[VideoPlan], folder: Path) -> None:

@@ -16,6 +16,7 @@ from egovl.data.datasets.configs import (
     EGTEAConfig,
     EpicClassificationConfig,
     EpicRetrievalConfig,
+    EpisodicConfig,
     NarrationsConfig,
     OSCCConfig,
     PNRConfig,
@@ -57,6 +58,11 @@ def datasets(small_corpus: Path, tmp_path: Path) -> dict[str, object]:
             annotations=egtea / "test_split1.txt",
             classes=egtea / "action_idx.txt",
             video_root=egtea / "clips",
+        ).build(),
+        "episodic": EpisodicConfig(
+            annotations=small_corpus / "moments/moments_val.json",
+            video_root=small_corpus / "videos",
+            layout="egovlp",
         ).build(),
         "oscc": OSCCConfig(**states).build(),
         "pnr": PNRConfig(**states).build(),
@@ -154,6 +160,17 @@ def test_a_window_without_a_change_shows_nothing_of_one_and_looks_like_its_partn
             and action.end_sec > clip["parent_start_sec"]
         ]
         assert bool(changes) == clip["state_change"]
+
+
+def test_moments_lie_in_their_clips_and_are_not_lost_between_them(small_corpus: Path) -> None:
+    videos = json.loads((small_corpus / "moments/moments_val.json").read_text())["videos"]
+    assert len(videos) == SMALL.trimmed_videos
+    for video in videos:
+        lengths = [clip["video_end_sec"] - clip["video_start_sec"] for clip in video["clips"]]
+        labels = [clip["annotations"][0]["labels"] for clip in video["clips"]]
+        assert 18 <= sum(map(len, labels)) <= 20  # one may lie across the middle
+        for length, inside in zip(lengths, labels, strict=True):
+            assert all(0 <= m["start_time"] < m["end_time"] <= length + 1e-6 for m in inside)
 
 
 def test_sentences_are_unique_and_belong_to_their_first_row(small_corpus: Path) -> None:
