@@ -9,26 +9,43 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from egovl.atomic import replacing
-from egovl.data.datasets.windows import VideoWindows
 from egovl.data.features import FeatureFacts, FeatureWriter
 from egovl.data.loader import LoaderError, build_eval_loader
-from egovl.data.types import Batch
+from egovl.data.types import Batch, ClipDataset
 from egovl.recipe import ExtractConfig, Recipe, input_hashes
 from egovl.run import initialize, newest_checkpoint
 from egovl.shards import share_of
+from egovl.tasks.dense_features import zero_tail
 from egovl.tasks.features import LAYER, Features
 from egovl.work import Done, rank_of, report_progress
 
 logger = logging.getLogger(__name__)
+
+
+class Windows(ClipDataset, Protocol):
+    """Windows of videos, or of clips of them; labels ``video``, its number, and ``window``."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each video's features are stored under, by its number."""
+        ...
+
+    def num_windows(self, number: int) -> int:
+        """Features of a video."""
+        ...
+
+    def only(self, names: Collection[str]) -> Windows:
+        """The windows of some videos."""
+        ...
 
 
 def extract(recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> Done:
@@ -46,13 +63,13 @@ def extract(recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> 
     initialize(model, recipe)
     hashes = input_hashes(recipe, newest_checkpoint)
     writer = FeatureWriter(config.out, _facts(config, task, model, hashes.get("init.file")))
-    videos = cast(VideoWindows, config.dataset.build())
+    videos = cast(Windows, config.dataset.build())
     share = share_of(
         sorted(videos.names), config.shard * world_size + rank, config.shards * world_size
     )
     todo = [name for name in share if name not in writer]
     logger.info("%d of %d videos to extract into %s", len(todo), len(share), config.out)
-    collected = _Collected(videos.only(todo), writer)
+    collected = _Collected(videos.only(todo), writer, task.config.legacy_zero_tail)
     if todo:
         _run(config, task, model, device, collected, should_stop)
     return _conclude(config, collected, len(share), hashes)
@@ -62,8 +79,9 @@ def extract(recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> 
 class _Collected:
     """Rows of videos that are not whole yet."""
 
-    videos: VideoWindows
+    videos: Windows
     writer: FeatureWriter
+    legacy_zero_tail: bool
     rows: dict[int, dict[int, np.ndarray]] = field(default_factory=dict[int, dict[int, np.ndarray]])
     stopped: bool = False
 
@@ -75,6 +93,8 @@ class _Collected:
             rows[window] = row
             if len(rows) == self.videos.num_windows(number):
                 matrix = np.stack([rows[k] for k in range(len(rows))])
+                if self.legacy_zero_tail:
+                    zero_tail(matrix)
                 self.writer.write(self.videos.names[number], matrix)
                 del self.rows[number]
 
@@ -117,7 +137,7 @@ def _facts(
 ) -> FeatureFacts:
     dataset = config.dataset
     return FeatureFacts(
-        fps=float(dataset.fps),
+        fps=float(dataset.frames_per_sec),
         window_frames=dataset.window_frames,
         stride_frames=dataset.stride_frames,
         width=task.width(model),

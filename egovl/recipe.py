@@ -88,7 +88,10 @@ class ExtractConfig(StageConfig):
         super().__post_init__()
         if not 0 <= self.shard < self.shards:
             raise ValueError(f"shard is {self.shard}; it must be in 0 .. {self.shards - 1}")
-        looked_at = getattr(self.dataset, "window_frames", self.loader.num_frames)
+        looked_at = getattr(self.dataset, "window_frames", None)
+        if looked_at is None:
+            name = self.dataset.name
+            raise ValueError(f"dataset {name} has no windows: take video_windows or episodic")
         if looked_at != self.loader.num_frames:
             raise ValueError(
                 f"dataset.window_frames is {looked_at}, loader.num_frames "

@@ -172,6 +172,9 @@ class FeaturesConfig:
     normalization: Normalization = "clip"
     projection: bool = True
     """In the joint space, of any length, as EgoVLP's; off: the tower's own."""
+    legacy_zero_tail: bool = False
+    """EgoVLP: a clip's last features, those behind a multiple of four, are zero (parity: egovlp
+    dense_features)."""
 
     def build(self) -> Features:
         """The task."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,8 +36,13 @@ def encode_windows(
     parts = [encode(windows[i : i + batch_size]) for i in range(0, len(windows), batch_size)]
     features = torch.cat(parts)
     if legacy_zero_tail:
-        features[len(windows) // batch_size * batch_size :] = 0
+        zero_tail(features, batch_size)
     return features
+
+
+def zero_tail(features: Tensor | np.ndarray, batch_size: int = 4) -> None:
+    """Set the rows behind the last whole batch to zero, as in EgoVLP's released features."""
+    features[len(features) // batch_size * batch_size :] = 0
 
 
 def load_dense_features(folder: Path, clip_uid: str) -> Tensor:

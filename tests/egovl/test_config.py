@@ -118,6 +118,12 @@ def test_a_missing_recipe_names_the_closest_file(tmp_path: Path) -> None:
         load_tree(tmp_path / "pretrian.yaml")
 
 
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("shape: {name: square}\nrate: 0.1\nrate: 0.2\n")
+    with pytest.raises(ConfigError, match=r"'rate' stands twice: remove one(.|\n)*line 3"):
+        load_tree(tmp_path / "twice.yaml")
+
+
 def test_data_roots_come_from_the_nearest_paths_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

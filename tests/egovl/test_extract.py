@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from egovl.config import ConfigError
 from egovl.convert.save import save_weights
 from egovl.data.datasets.configs import VideoWindowsConfig
 from egovl.data.features import open_features
@@ -157,6 +158,37 @@ def test_a_bad_video_is_left_out_where_the_recipe_says_so(
     done = extract(recipe(*skipping))
     assert done.metrics == {"videos": 2.0, "failed": 1.0}
     assert list(open_features(tmp_path / "store").names()) == ["a", "c"]
+
+
+def test_clips_of_a_benchmark_are_stored_under_their_own_names(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    clips = [
+        {"clip_uid": uid, "video_start_sec": start, "video_end_sec": end}
+        for uid, start, end in (("first", 0.0, 1.2), ("second", 0.4, 2.5))
+    ]
+    content = {"videos": [{"video_uid": "a", "clips": clips}]}
+    (tmp_path / "moments.json").write_text(json.dumps(content))
+    dataset = {
+        "name": "episodic",
+        "annotations": str(tmp_path / "moments.json"),
+        "video_root": str(tmp_path),
+        "layout": "egovlp",
+        "chunk_sec": 1,
+        "features_per_sec": 4,
+    }
+    whole = recipe(f"features.dataset={dataset}")
+    assert extract(whole).metrics == {"videos": 2.0, "failed": 0.0}
+    store = open_features(tmp_path / "store")
+    assert (store.facts.fps, store.facts.features_per_sec) == (16.0, 4.0)
+    assert [len(store.read(name)) for name in ("first", "second")] == [5, 8]
+    cut = [f"features.out={tmp_path / 'cut'}", "features.task.legacy_zero_tail=true"]
+    extract(recipe(f"features.dataset={dataset}", *cut))
+    rows, released = store.read("first"), open_features(tmp_path / "cut").read("first")
+    np.testing.assert_allclose(released[:4], rows[:4], atol=1e-5)
+    assert rows[4].any() and not released[4].any()
+    with pytest.raises(ConfigError, match="dataset egoclip has no windows"):
+        recipe("features.dataset={name: egoclip, annotations: a.csv, video_root: .}")
 
 
 @pytest.mark.slow

@@ -63,11 +63,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--corpus", type=Path, help="a rendered one (default: a small one, now)")
     arguments = parser.parse_args()
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "synthetic"
-        render_corpus(SyntheticConfig(train_videos=16, eval_videos=2), corpus, workers=2)
+        corpus = arguments.corpus and arguments.corpus.resolve()
+        if corpus is None:
+            corpus = Path(folder) / "synthetic"
+            render_corpus(SyntheticConfig(train_videos=16, eval_videos=5), corpus, workers=2)
         project = copy_project(Path(folder) / "project", corpus)
         for seed in range(arguments.seeds):
             run = (project, "configs/debug/demo.yaml", arguments.steps, seed)

@@ -80,7 +80,7 @@ STAGES = (
         "ego_nce",
         (
             *("pretrain.py", "--config", "configs/debug/demo.yaml"),
-            "train.task.loss={name: ego_nce}",
+            *("train.task.loss={name: ego_nce}", "trainer.steps=300", "trainer.eval_every=300"),
         ),
     ),
     Stage(

@@ -268,7 +268,24 @@ class EpisodicConfig(ChunkedVideoConfig):
     name: Literal["episodic"] = "episodic"
     layout: Literal["egovlp", "lavila", "file"] = "file"
     features_per_sec: float = 1.87
-    frames_per_feature: int = 4
+    window_frames: int = 4
+    """Frames behind one feature; the loader's num_frames. The next feature has the next ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("features_per_sec", "window_frames"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+    @property
+    def stride_frames(self) -> int:
+        """Frames from one feature to the next."""
+        return self.window_frames
+
+    @property
+    def frames_per_sec(self) -> float:
+        """Frames of a second that are looked at."""
+        return self.features_per_sec * self.window_frames
 
     def build(self) -> EpisodicWindows:
         """Read the clips."""
@@ -292,6 +309,11 @@ class VideoWindowsConfig:
     """Frames behind one feature; the loader's num_frames."""
     stride_frames: int = 4
     """Frames from one feature to the next."""
+
+    @property
+    def frames_per_sec(self) -> float:
+        """Frames of a second that are looked at."""
+        return self.fps
 
     def __post_init__(self) -> None:
         if self.manifest is None and not self.files:

@@ -1,12 +1,14 @@
 """Clips of NLQ and MQ cut into windows of a few frames, one dense feature each (EgoVLP 3.11, 6.5).
 
-A sample is one window, so a long clip is never in memory at once.
+A sample is one window, so a long clip is never in memory at once. Clips lie anywhere in the full
+videos; features are kept by clip, as the benchmarks' own readers look for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from egovl.data.datasets.state_change import load_json
 from egovl.data.manifest import keep_known
 from egovl.data.sampling import window_frame_ids
 from egovl.data.types import ClipRef, Sample, Span
+
+log = logging.getLogger(__name__)
 
 FRAMES_PER_SEC = 30
 _FAR = 1 << 40  # frames of a video whose length is not known
@@ -29,50 +33,77 @@ class EpisodicClip:
     video_uid: str
     start_sec: float
     end_sec: float
-    queries: tuple[str, ...]
+    queries: tuple[str, ...] = field(compare=False)
 
 
 class EpisodicWindows:
-    """Every window of every clip; labels ``clip``, its number, and ``window``, its place."""
+    """Every window of every clip; labels ``video``, the clip's number, and ``window``, its place.
+
+    Attributes:
+        names: Of the clips, by their number.
+    """
 
     label_sizes: Mapping[str, int] = {}
 
-    def __init__(self, config: EpisodicConfig) -> None:
-        config.check_root()
+    def __init__(self, config: EpisodicConfig, clips: list[EpisodicClip] | None = None) -> None:
         self._config = config
-        self.clips = keep_known(
-            load_episodic_clips(config.annotations),
-            lambda clip: [clip.video_uid],
-            config.manifest,
-            "clips",
-        )
-        counts = [self._num_windows(clip) for clip in self.clips]
-        self._ends = np.cumsum(counts)
+        self.clips = _find_clips(config) if clips is None else clips
+        self.names = [clip.clip_uid for clip in self.clips]
+        self._ends = np.cumsum([self.num_windows(k) for k in range(len(self.clips))])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Sample:
         number = int(np.searchsorted(self._ends, index, side="right"))
-        clip, size = self.clips[number], self._config.frames_per_feature
+        clip, size = self.clips[number], self._config.window_frames
         place = index - (int(self._ends[number - 1]) if number else 0)
-        ids = dense_frame_ids(clip.start_sec, clip.end_sec, _FAR, self._samples(clip))
+        samples = _num_samples(self._config, clip)
+        ids = dense_frame_ids(clip.start_sec, clip.end_sec, _FAR, samples)
         frames = tuple(ids[place * size : (place + 1) * size])
         reference = ClipRef(
             self._config.source(clip.video_uid), Span(clip.start_sec, clip.end_sec), frames=frames
         )
-        return Sample(index, (reference,), ("",), {"clip": number, "window": place})
+        return Sample(index, (reference,), ("",), {"video": number, "window": place})
 
     def chunk_of(self, index: int) -> str:
         """Video of a window."""
         return self.clips[int(np.searchsorted(self._ends, index, side="right"))].video_uid
 
-    def _samples(self, clip: EpisodicClip) -> float:
-        rate = self._config.features_per_sec * self._config.frames_per_feature
-        return (clip.end_sec - clip.start_sec) * rate + 1
+    def num_windows(self, number: int) -> int:
+        """Windows of a clip: those that are full."""
+        return int(_num_samples(self._config, self.clips[number])) // self._config.window_frames
 
-    def _num_windows(self, clip: EpisodicClip) -> int:
-        return int(self._samples(clip)) // self._config.frames_per_feature
+    def only(self, names: Collection[str]) -> EpisodicWindows:
+        """The windows of some clips."""
+        wanted = set(names)
+        return EpisodicWindows(self._config, [c for c in self.clips if c.clip_uid in wanted])
+
+
+def _num_samples(config: EpisodicConfig, clip: EpisodicClip) -> float:
+    return (clip.end_sec - clip.start_sec) * config.frames_per_sec + 1
+
+
+def _find_clips(config: EpisodicConfig) -> list[EpisodicClip]:
+    """Clips that are there and long enough for a window, each once."""
+    config.check_root()
+    clips = keep_known(
+        load_episodic_clips(config.annotations),
+        lambda clip: [clip.video_uid],
+        config.manifest,
+        "clips",
+    )
+    found: dict[str, EpisodicClip] = {}
+    for clip in clips:
+        if _num_samples(config, clip) < config.window_frames:
+            log.warning("clip %s is too short for one feature and left out", clip.clip_uid)
+        elif found.setdefault(clip.clip_uid, clip) != clip:
+            raise ValueError(
+                f"{config.annotations}: clip {clip.clip_uid} is listed twice, with other times"
+            )
+    if not found:
+        raise ValueError(f"{config.annotations}: no clip is long enough for one feature")
+    return list(found.values())
 
 
 def dense_frame_ids(

@@ -10,7 +10,7 @@ Layout of the folder:
     corpus.json                  what was rendered, with which options
     views/                       paired views of the same actions, see synthetic_views.py
     gpt2/                        a tokenizer of the narrations, in GPT-2's files
-    ek100/ charades_ego/ egtea/ state_change/ narrations/ captions/
+    ek100/ charades_ego/ egtea/ state_change/ moments/ narrations/ captions/
                                  the same actions in those formats, where every video is one file
 
 Everything is made in `<out>.partial` and renamed at the end, so a folder called `<out>` is whole.
@@ -53,7 +53,7 @@ from egovl.data.prepare.synthetic_summaries import write_summaries
 from egovl.data.prepare.synthetic_views import write_features, write_views
 
 REPORT_NAME = "corpus.json"
-FORMAT = 4  # raise when the same options would render something else
+FORMAT = 5  # raise when the same options would render something else
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 Every label follows from what happens in the videos: EK-100's csv files (verb, noun, sentences),
 Charades-Ego's csv, EGTEA's splits over one file per action, Ego4D's state changes (opening and
-closing change an object's state, moving it does not), LaViLa's pickled narration lists, lists like
-WebVid's and Conceptual Captions' over the cut actions. Where a benchmark wants its own file layout,
-links lead to the rendered videos.
+closing change an object's state, moving it does not) and moments (MQ), LaViLa's pickled narration
+lists, lists like WebVid's and Conceptual Captions' over the cut actions. Where a benchmark wants
+its own file layout, links lead to the rendered videos.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ SPLITS = ("train", "test")
 STATE_ATTRIBUTE = ATTRIBUTES.index("open")
 STATE_WINDOW_FRAMES = 48
 _STATE_MARGIN_FRAMES = 8  # between the change and the ends of its window
-_STATE_DRAWS = 4  # windows around each action of a training video
+_STATE_PLACES = STATE_WINDOW_FRAMES - 2 * _STATE_MARGIN_FRAMES
+_STATE_STRIDE = 13  # from one window's place to the next one's: all places come equally often
+_STATE_DRAWS = (12, 6)  # windows around each action of a training and of a held-out video
 _EPIC_COLUMNS = (
     "narration_id",
     "participant_id",
@@ -67,6 +69,7 @@ def write_benchmarks(plans: Sequence[VideoPlan], folder: Path, seed: int, trimme
         _write_epic(chosen, folder / "ek100", name)
         _write_charades(chosen, folder / "charades_ego", name)
         _write_state_changes(chosen, folder / "state_change", name, seed)
+        _write_moments(chosen[:trimmed], folder / "moments", name)
         _write_egtea(chosen[:trimmed], folder / "egtea", name)
         _write_captions(chosen[:trimmed], folder / "captions", name)
         if split == TRAIN:
@@ -187,54 +190,68 @@ def _write_captions(plans: Iterable[VideoPlan], folder: Path, split: str) -> Non
 
 
 def _write_state_changes(plans: Iterable[VideoPlan], folder: Path, split: str, seed: int) -> None:
-    """As many windows around an opening or closing as around another action."""
-    clips: dict[bool, list[dict[str, object]]] = {True: [], False: []}
+    """As many windows around an opening or closing as around another action of the same video.
+
+    Were the videos of the two not the same, their looks would give the answer away.
+    """
+    clips: list[dict[str, object]] = []
     for plan in plans:
-        rng = np.random.default_rng((*plan.key, seed, 2))
-        draws = _STATE_DRAWS if plan.split == TRAIN else 1
-        for number, action in enumerate([*plan.actions] * draws):
-            window = _state_window(plan, action, rng)
-            changes = VERBS[action.verb].attribute == STATE_ATTRIBUTE
-            others = [
-                VERBS[other.verb].attribute == STATE_ATTRIBUTE
-                for other in plan.actions
-                if other is not action and _overlaps(other, window)
-            ]
-            if window is not None and not any(others):
-                clips[changes].append(_state_clip(plan, number, action, window, changes))
-    count = min(len(clips[True]), len(clips[False]))
-    both = [
-        clip
-        for pair in zip(clips[True][:count], clips[False][:count], strict=True)
-        for clip in pair
-    ]
+        first = int(np.random.default_rng((*plan.key, seed, 2)).integers(_STATE_PLACES))
+        found: dict[bool, list[dict[str, object]]] = {True: [], False: []}
+        for number in range(len(plan.actions) * _STATE_DRAWS[plan.split]):
+            place = number % len(plan.actions)
+            changes = _changes_state(plan.actions[place])
+            turn = first + _STATE_STRIDE * len(found[changes])
+            window = _state_window(plan, plan.actions[place], turn % _STATE_PLACES)
+            if window is not None and not _shows_another_change(plan, place, window):
+                found[changes].append(_state_clip(plan, number, window, changes))
+        clips += (clip for pair in zip(found[True], found[False], strict=False) for clip in pair)
     path = folder / f"fho_oscc-pnr_{'val' if split == 'test' else split}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"split": split, "clips": both}), encoding="utf-8")
+    path.write_text(json.dumps({"split": split, "clips": clips}), encoding="utf-8")
 
 
-def _state_window(
-    plan: VideoPlan, action: Action, rng: np.random.Generator
-) -> tuple[int, int] | None:
-    """A window in which the middle of the action may stand anywhere; None outside the video."""
-    middle = round((action.start_sec + action.end_sec) / 2 * FRAMES_PER_SEC)
-    place = int(rng.integers(_STATE_MARGIN_FRAMES, STATE_WINDOW_FRAMES - _STATE_MARGIN_FRAMES))
-    start = middle - place
+def _state_window(plan: VideoPlan, action: Action, place: int) -> tuple[int, int] | None:
+    """A window with the middle of the action at one of its places; None outside the video."""
+    start = _middle(action) - _STATE_MARGIN_FRAMES - place
     end = start + STATE_WINDOW_FRAMES
     return (start, end) if start >= 0 and end <= plan.num_frames else None
 
 
-def _overlaps(action: Action, window: tuple[int, int] | None) -> bool:
-    first, last = action_frames(action)
-    middle = (first + last) / 2
-    return window is not None and window[0] <= middle < window[1]
+def _changes_state(action: Action) -> bool:
+    return VERBS[action.verb].attribute == STATE_ATTRIBUTE
+
+
+def _middle(action: Action) -> int:
+    return round((action.start_sec + action.end_sec) / 2 * FRAMES_PER_SEC)
+
+
+def _shows_another_change(plan: VideoPlan, place: int, window: tuple[int, int]) -> bool:
+    """Whether a window around an action shows another opening or closing.
+
+    Around an opening or closing: its middle. Around another action: anything of it, also how the
+    object is made ready for it or put back, or half an opening would be called none.
+    """
+    actions = plan.actions
+    around_change = _changes_state(actions[place])
+    for number, other in enumerate(actions):
+        if number == place or not _changes_state(other):
+            continue
+        first = last = _middle(other)
+        if not around_change:
+            first = action_frames(actions[number - 1])[1] if number else 0
+            following = actions[number + 1 : number + 2]
+            last = action_frames(following[0])[0] if following else plan.num_frames
+        if first < window[1] and last >= window[0]:
+            return True
+    return False
 
 
 def _state_clip(
-    plan: VideoPlan, number: int, action: Action, window: tuple[int, int], changes: bool
+    plan: VideoPlan, number: int, window: tuple[int, int], changes: bool
 ) -> dict[str, object]:
     start, end = window
-    middle = round((action.start_sec + action.end_sec) / 2 * FRAMES_PER_SEC)
+    middle = _middle(plan.actions[number % len(plan.actions)])
     clip: dict[str, object] = {
         "unique_id": f"{plan.uid}_{number}",
         "video_uid": plan.uid,
@@ -252,6 +269,42 @@ def _state_clip(
     if changes:
         clip |= {"clip_pnr_frame": middle - start, "parent_pnr_frame": middle}
     return clip
+
+
+def _write_moments(plans: Iterable[VideoPlan], folder: Path, split: str) -> None:
+    """Two clips of each video and what is done in them, as Ego4D's MQ."""
+    videos = [
+        {
+            "video_uid": plan.uid,
+            "clips": [
+                _moments_clip(plan, half, share * plan.duration_sec, plan.duration_sec / 2)
+                for half, share in enumerate((0.0, 0.5))
+            ],
+        }
+        for plan in plans
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"moments_{'val' if split == 'test' else split}.json"
+    path.write_text(json.dumps({"videos": videos}), encoding="utf-8")
+
+
+def _moments_clip(plan: VideoPlan, number: int, start: float, length: float) -> dict[str, object]:
+    labels = [
+        {
+            "start_time": round(action.start_sec - start, 6),
+            "end_time": round(action.end_sec - start, 6),
+            "label": sentence(action.verb, action.noun).replace(" ", "_"),
+            "primary": True,
+        }
+        for action in plan.actions
+        if start <= action.start_sec and action.end_sec <= start + length
+    ]
+    return {
+        "clip_uid": f"{plan.uid}-{number}",
+        "video_start_sec": round(start, 6),
+        "video_end_sec": round(start + length, 6),
+        "annotations": [{"labels": labels}],
+    }
 
 
 def _write_lists(plans: Iterable[VideoPlan], folder: Path) -> None:

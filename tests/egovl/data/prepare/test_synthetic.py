@@ -155,6 +155,7 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
         "ek100",
         "gpt2",
         "manifest.jsonl",
+        "moments",
         "narrations",
         "state_change",
         "summaries",

@@ -16,13 +16,14 @@ from egovl.data.datasets.configs import (
     EGTEAConfig,
     EpicClassificationConfig,
     EpicRetrievalConfig,
+    EpisodicConfig,
     NarrationsConfig,
     OSCCConfig,
     PNRConfig,
     WebVidConfig,
 )
 from egovl.data.prepare.configs import SyntheticConfig
-from egovl.data.prepare.synthetic_benchmarks import num_actions
+from egovl.data.prepare.synthetic_benchmarks import STATE_ATTRIBUTE, num_actions
 from egovl.data.prepare.synthetic_plan import NOUNS, VERBS, plan_videos
 from tests.egovl.data.prepare.conftest import SMALL
 
@@ -57,6 +58,11 @@ def datasets(small_corpus: Path, tmp_path: Path) -> dict[str, object]:
             annotations=egtea / "test_split1.txt",
             classes=egtea / "action_idx.txt",
             video_root=egtea / "clips",
+        ).build(),
+        "episodic": EpisodicConfig(
+            annotations=small_corpus / "moments/moments_val.json",
+            video_root=small_corpus / "videos",
+            layout="egovlp",
         ).build(),
         "oscc": OSCCConfig(**states).build(),
         "pnr": PNRConfig(**states).build(),
@@ -132,6 +138,39 @@ def test_half_of_the_windows_hold_a_change_of_state_and_it_may_stand_anywhere(
     places = Counter(pnr[i].labels["keyframe"] for i in range(len(pnr)))  # type: ignore[index,arg-type]
     assert len(places) >= 5
     assert max(places.values()) < 0.5 * len(pnr)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_window_without_a_change_shows_nothing_of_one_and_looks_like_its_partner(
+    small_corpus: Path, name: str
+) -> None:
+    file = small_corpus / f"state_change/fho_oscc-pnr_{name}.json"
+    clips = json.loads(file.read_text())["clips"]
+    plans = {plan.uid: plan for plan in plan_videos(SMALL)}
+    assert len({clip["unique_id"] for clip in clips}) == len(clips) > 10
+    with_change = Counter(clip["video_uid"] for clip in clips if clip["state_change"])
+    without = Counter(clip["video_uid"] for clip in clips if not clip["state_change"])
+    assert with_change == without
+    for clip in clips:
+        changes = [
+            action
+            for action in plans[clip["video_uid"]].actions
+            if VERBS[action.verb].attribute == STATE_ATTRIBUTE
+            and action.start_sec < clip["parent_end_sec"]
+            and action.end_sec > clip["parent_start_sec"]
+        ]
+        assert bool(changes) == clip["state_change"]
+
+
+def test_moments_lie_in_their_clips_and_are_not_lost_between_them(small_corpus: Path) -> None:
+    videos = json.loads((small_corpus / "moments/moments_val.json").read_text())["videos"]
+    assert len(videos) == SMALL.trimmed_videos
+    for video in videos:
+        lengths = [clip["video_end_sec"] - clip["video_start_sec"] for clip in video["clips"]]
+        labels = [clip["annotations"][0]["labels"] for clip in video["clips"]]
+        assert 18 <= sum(map(len, labels)) <= 20  # one may lie across the middle
+        for length, inside in zip(lengths, labels, strict=True):
+            assert all(0 <= m["start_time"] < m["end_time"] <= length + 1e-6 for m in inside)
 
 
 def test_sentences_are_unique_and_belong_to_their_first_row(small_corpus: Path) -> None:
