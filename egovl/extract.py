@@ -25,7 +25,7 @@ from egovl.data.types import Batch
 from egovl.recipe import ExtractConfig, Recipe, input_hashes
 from egovl.run import initialize, newest_checkpoint
 from egovl.shards import share_of
-from egovl.tasks.features import LAYER, Features
+from egovl.tasks.features import Features
 from egovl.work import Done, rank_of, report_progress
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _facts(
         window_frames=dataset.window_frames,
         stride_frames=dataset.stride_frames,
         width=task.width(model),
-        layer=LAYER,
+        layer=task.layer(model),
         projection=task.config.projection,
         weight_sha256=sha256,
     )
