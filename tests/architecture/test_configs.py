@@ -99,18 +99,3 @@ def test_the_default_recipes_exist() -> None:
     defaults = yaml.safe_load((CONFIGS / "defaults.yaml").read_text())
     for kind, recipe in defaults["recipes"].items():
         assert (ROOT / recipe).is_file(), f"{kind}: {recipe}"
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=str)
-def test_no_yaml_says_a_key_twice(path: Path) -> None:
-    # the yaml library takes the last one without a word
-    nodes = [yaml.compose(path.read_text())]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value if key.value != "<<"]
-            doubles = {key for key in keys if keys.count(key) > 1}
-            assert not doubles, f"{path}: {sorted(doubles)} more than once"
-            nodes += [value for _, value in node.value]
-        elif isinstance(node, yaml.SequenceNode):
-            nodes += node.value
