@@ -41,7 +41,7 @@ def extract(recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> 
     config = cast(ExtractConfig, recipe.features)
     task = cast(Features, config.task.build())
     rank, world_size = rank_of()
-    device = _device()
+    device = own_device()
     model: nn.Module = recipe.model.build().to(device)
     initialize(model, recipe)
     hashes = input_hashes(recipe, newest_checkpoint)
@@ -106,7 +106,8 @@ def _run(
         logger.warning("%s cannot be read: %s", path, reason)
 
 
-def _device() -> torch.device:
+def own_device() -> torch.device:
+    """The GPU that is this process's, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

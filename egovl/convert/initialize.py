@@ -135,7 +135,10 @@ _MARKS = {
     "aggregation.cls_token": "hiervl",  # before EgoVLP, whose towers it holds under their names
     "video_model.cls_token": "egovlp",
     "video.pos_embed": "egovl",
-    "video.blocks.0.attn.q_bias": "egovl",
+    "video_projection.weight": "egovl",
+    "resampler.latents": "egovl",
+    "aggregation_projection": "egoinstructor",
+    "perceiver.latents": "egoinstructor",
     "video_embed.convs.0.weight": "egovl",
     "visual.blocks.0.attn.q_bias": "egoinstructor",  # before LaViLa, whose blocks have such names
     "visual.blocks.0.attn.qkv.weight": "lavila",
