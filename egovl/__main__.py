@@ -113,12 +113,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_view_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from egovl.caption import add_arguments as add_caption_arguments
-    from egovl.retrieve import add_arguments as add_retrieve_arguments
 
     text = "captions of ego clips, with clips of how others do it"
     add_caption_arguments(commands.add_parser("caption", help=text, description=text))
-    text = "for every ego clip the instructional clips that show the same"
-    add_retrieve_arguments(commands.add_parser("retrieve", help=text, description=text))
+    text = "for every ego clip the instructional clips that show the same: a recipe's `supports:`"
+    retrieve = commands.add_parser("retrieve", help=text, description=text)
+    _add_recipe_arguments(retrieve)
+    retrieve.set_defaults(call=_retrieve)
 
 
 def _add_run_dir(parser: argparse.ArgumentParser) -> None:
@@ -205,6 +206,23 @@ def _extract(args: argparse.Namespace) -> int:
         return extract(recipe, stop.requested) if recipe.features is not None else Done(True)
 
     return run_work(work)
+
+
+def _retrieve(args: argparse.Namespace) -> int:
+    stop = StopRequest().install()
+    from egovl.config import ConfigError
+    from egovl.recipe import load_recipe
+
+    try:
+        recipe = load_recipe(args.config, args.overrides)
+        if recipe.supports is None:
+            raise ConfigError(f"{args.config} has no supports: section")
+    except ConfigError as error:
+        return _refuse(error)
+    from egovl.retrieve import retrieve  # torch comes after the recipe is known to be right
+    from egovl.work import run_work
+
+    return run_work(lambda: retrieve(recipe, stop.requested))
 
 
 def _narrate(args: argparse.Namespace) -> int:

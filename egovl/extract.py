@@ -25,7 +25,7 @@ from egovl.recipe import ExtractConfig, Recipe, input_hashes
 from egovl.run import initialize, newest_checkpoint
 from egovl.shards import share_of
 from egovl.tasks.dense_features import zero_tail
-from egovl.tasks.features import LAYER, Features
+from egovl.tasks.features import Features
 from egovl.work import Done, rank_of, report_progress
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def extract(recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> 
     config = cast(ExtractConfig, recipe.features)
     task = cast(Features, config.task.build())
     rank, world_size = rank_of()
-    device = _device()
+    device = own_device()
     model: nn.Module = recipe.model.build().to(device)
     initialize(model, recipe)
     hashes = input_hashes(recipe, newest_checkpoint)
@@ -126,7 +126,8 @@ def _run(
         logger.warning("%s cannot be read: %s", path, reason)
 
 
-def _device() -> torch.device:
+def own_device() -> torch.device:
+    """The GPU that is this process's, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -141,7 +142,7 @@ def _facts(
         window_frames=dataset.window_frames,
         stride_frames=dataset.stride_frames,
         width=task.width(model),
-        layer=LAYER,
+        layer=task.layer(model),
         projection=task.config.projection,
         weight_sha256=sha256,
     )

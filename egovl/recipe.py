@@ -16,6 +16,7 @@ import yaml
 from egovl import config as configuration
 from egovl.data.configs import TOKENIZERS, LoaderConfig
 from egovl.data.datasets.nlq_configs import QueryTokensConfig
+from egovl.data.datasets.view_configs import SupportsConfig
 from egovl.engine.configs import OptimConfig, TrainerConfig
 from egovl.narration.configs import JOBS
 from egovl.tables import DATASETS, MODELS, TASKS
@@ -171,6 +172,7 @@ class Recipe:
     features: ExtractConfig | None = None
     write: WriteConfig | None = None
     tokens: QueryTokensConfig | None = None
+    supports: SupportsConfig | None = None
     init: InitConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=1))
@@ -178,10 +180,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         sections = (self.train, self.evaluate, self.features, self.write, self.tokens)
-        if not any(sections):
+        if not any((*sections, self.supports)):
             raise ValueError(
-                "neither train:, evaluate:, features:, write: nor tokens: is there; a recipe needs "
-                "one of them"
+                "neither train:, evaluate:, features:, write:, tokens: nor supports: is there; a "
+                "recipe needs one of them"
             )
 
     def only(self, evaluation: str | None) -> Recipe:

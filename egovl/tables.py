@@ -38,7 +38,7 @@ from egovl.models.configs import ClassifierConfig, DualEncoderConfig
 from egovl.models.decoder_configs import GPT2Config, NarratorConfig, Seq2SeqConfig
 from egovl.models.grounder.configs import GrounderConfig
 from egovl.models.hierarchy_configs import HierarchicalEncoderConfig, LongVideoConfig
-from egovl.models.view_configs import ViewRetrieverConfig
+from egovl.models.view_configs import EgoFeatureEncoderConfig, ViewRetrieverConfig
 from egovl.tasks.configs import (
     ClassificationConfig,
     ContrastiveConfig,
@@ -83,6 +83,7 @@ MODELS = {
     "long_video": LongVideoConfig,
     "grounder": GrounderConfig,
     "view_retriever": ViewRetrieverConfig,
+    "ego_feature_encoder": EgoFeatureEncoderConfig,
     "captioner": CaptionerConfig,
     "gpt2": GPT2Config,
     "narrator": NarratorConfig,

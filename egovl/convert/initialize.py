@@ -29,6 +29,7 @@ from egovl.models.captioner.captioner import Captioner
 from egovl.models.classifier import Classifier
 from egovl.models.configs import VideoTowerConfig
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.ego_feature_encoder import EgoFeatureEncoder
 from egovl.models.grounder.grounder import Grounder
 from egovl.models.hf_decoder import GPT2
 from egovl.models.hierarchy_configs import LongVideoConfig
@@ -119,6 +120,10 @@ RETRIEVER_LOADERS: Mapping[str, Loader] = {
     "clip": egoinstructor.load_clip_text,
     "egovl": own.load_same,
 }
+ENCODER_LOADERS: Mapping[str, Loader] = {
+    "egoinstructor": egoinstructor.load_ego_encoder,
+    "egovl": own.load_same,
+}
 CAPTIONER_LOADERS: Mapping[str, Loader] = {
     "egoinstructor": egoinstructor_captioner.load_captioner,
     "egovl": egoinstructor_files.load_own_captioner,
@@ -130,7 +135,12 @@ _MARKS = {
     "aggregation.cls_token": "hiervl",  # before EgoVLP, whose towers it holds under their names
     "video_model.cls_token": "egovlp",
     "video.pos_embed": "egovl",
+    "video_projection.weight": "egovl",
+    "resampler.latents": "egovl",
+    "aggregation_projection": "egoinstructor",
+    "perceiver.latents": "egoinstructor",
     "video_embed.convs.0.weight": "egovl",
+    "visual.blocks.0.attn.q_bias": "egoinstructor",  # before LaViLa, whose blocks have such names
     "visual.blocks.0.attn.qkv.weight": "lavila",
     "visual.conv1.weight": "clip",
     "blocks.0.attn.qkv.weight": "timm",
@@ -205,7 +215,11 @@ def load_weights(
     Raises:
         CheckpointError: they are another model's, or of other sizes.
     """
-    for kind, loaders in ((ViewRetriever, RETRIEVER_LOADERS), (Captioner, CAPTIONER_LOADERS)):
+    for kind, loaders in (
+        (ViewRetriever, RETRIEVER_LOADERS),
+        (EgoFeatureEncoder, ENCODER_LOADERS),
+        (Captioner, CAPTIONER_LOADERS),
+    ):
         if isinstance(model, kind) and origin in loaders:
             return loaders[origin](model, state)
     if isinstance(model, Grounder) and origin in GROUNDER_LOADERS:

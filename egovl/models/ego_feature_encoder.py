@@ -56,6 +56,7 @@ class VideoMAETransformer(nn.Module):
     def __init__(self, config: EgoFeatureEncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.width = config.width
         tube = (config.frames_per_token, config.patch_size, config.patch_size)
         self.patch_embed = nn.Conv3d(3, config.width, kernel_size=tube, stride=tube)
         self.blocks = nn.ModuleList(
@@ -68,6 +69,10 @@ class VideoMAETransformer(nn.Module):
         return sinusoid_table(self.config.num_tokens, self.config.width, device)
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
+        """Return the mean [B, D] of the tokens after the last norm."""
+        return self.forward_tokens(video_BCTHW).mean(dim=1)
+
+    def forward_tokens(self, video_BCTHW: Tensor) -> Tensor:
         """Return all tokens after the last norm, [B, N, D], time outermost.
 
         Raises:
@@ -104,7 +109,7 @@ class EgoFeatureEncoder(nn.Module):
 
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
         """Return the features [B, P] of clips, not normalised: these are what is stored."""
-        return self.video_projection(self.video(video_BCTHW).mean(dim=1))
+        return self.video_projection(self.video(video_BCTHW))
 
     def encode_text(self, tokens_BL: Tensor, token_mask_BL: Tensor | None = None) -> Tensor:
         """Return the embeddings [B, P] of texts, not normalised."""

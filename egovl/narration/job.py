@@ -187,7 +187,7 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
         key = differ[0]
         raise ValueError(
             f"{out} holds records written with {key}={stored.get(key)!r}, asked {asked.get(key)!r}:"
-            " name another folder in write.out, or remove this one"
+            " name another folder as `out`, or remove this one"
         )
 
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from egovl.data.types import Batch
 from egovl.models.classifier import Classifier
 from egovl.models.dual_encoder import DualEncoder
+from egovl.models.ego_feature_encoder import EgoFeatureEncoder
 from egovl.tasks.configs import FeaturesConfig
 from egovl.tasks.views import encode_views
 
-LAYER = "cls"
-"""The clip's token behind the last norm."""
+_PROJECTED = (DualEncoder, EgoFeatureEncoder)
 
 
 class Features:
@@ -30,7 +30,7 @@ class Features:
             feature = video_tower(model)(video_BCTHW)
             if not self.config.projection:
                 return feature
-            assert isinstance(model, DualEncoder)
+            assert isinstance(model, _PROJECTED)
             return model.video_projection(feature)
 
         views_BKD = encode_views(encode, batch.video, self.config.normalization)
@@ -49,12 +49,16 @@ class Features:
         tower = video_tower(model)
         if not self.config.projection:
             return int(tower.width)  # type: ignore[arg-type]  every tower has one
-        if not isinstance(model, DualEncoder):
+        if not isinstance(model, _PROJECTED):
             raise ValueError(
                 f"a {type(model).__name__} has no projection: set features.task.projection=false"
             )
         is_identity = isinstance(model.video_projection, nn.Identity)
         return int(tower.width) if is_identity else model.config.embed_dim  # type: ignore[arg-type]
+
+    def layer(self, model: nn.Module) -> str:
+        """What of the tower, behind its last norm: the clip's token, or the mean of all tokens."""
+        return "mean" if isinstance(model, EgoFeatureEncoder) else "cls"
 
 
 def video_tower(model: nn.Module) -> nn.Module:
@@ -63,6 +67,6 @@ def video_tower(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: it has none.
     """
-    if not isinstance(model, DualEncoder | Classifier):
+    if not isinstance(model, (*_PROJECTED, Classifier)):
         raise ValueError(f"a {type(model).__name__} has no video tower to take features from")
     return model.video

@@ -72,6 +72,7 @@ ARROWS = {
         "egovl.data.configs",
         "egovl.narration.configs",
         "egovl.data.datasets.nlq_configs",
+        "egovl.data.datasets.view_configs",
     ),
     "egovl.streams": ("egovl.data", "egovl.recipe", "egovl.tasks.clip_cache", "egovl.dist"),
     "egovl.work": ("egovl.engine.folder", "egovl.engine.heartbeat"),

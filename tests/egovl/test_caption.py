@@ -30,6 +30,7 @@ from egovl.models.view_configs import (
     ViewRetrieverConfig,
 )
 from egovl.recipe import dump_model
+from tests.architecture.source import ROOT
 from tests.parity.checks_egoinstructor_data import TOKENIZER
 from tests.real_data import REAL_DATA
 
@@ -51,6 +52,11 @@ RETRIEVER = ViewRetrieverConfig(
     video=FeatureTowerConfig(feature_width=16, num_frames=4, depth=1, heads=2),
     text=TextTowerConfig(vocab_size=49408, context_length=16, width=16, heads=2, depth=1),
     embed_dim=8,
+)
+SIZES = (
+    "model.video={feature_width: 16, num_frames: 4, depth: 1, heads: 2}",
+    "model.text={vocab_size: 49408, context_length: 16, width: 16, heads: 2, depth: 1}",
+    "model.embed_dim=8",
 )
 EGO_ENCODER = EgoFeatureEncoderConfig(
     image_size=32, width=16, depth=1, heads=2, text=RETRIEVER.text, embed_dim=16
@@ -100,7 +106,7 @@ def _write_features(names: list[str], out: Path) -> None:
 
 @needs_clips
 def test_the_real_clips_are_searched_and_the_supports_found_are_captioned_with(
-    captioner: Path, tmp_path: Path
+    captioner: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(0)
     entries = json.loads(TESTDATA.read_text())
@@ -119,13 +125,19 @@ def test_the_real_clips_are_searched_and_the_supports_found_are_captioned_with(
             for i, (name, text) in enumerate(clips)
         }
         (tmp_path / f"{file}.json").write_text(json.dumps(records))
-    sources = [f"--{side}={tmp_path / side}.json" for side in ("ego", "exo")]
-    features = [f"--{side}-features={tmp_path / 'features'}" for side in ("ego", "exo")]
+    sources = [f"supports.{side}={tmp_path / side}.json" for side in ("ego", "exo")]
+    features = [f"supports.{side}_features={tmp_path / 'features'}" for side in ("ego", "exo")]
     out = tmp_path / "supports"
-    for shard in ("0/2", "1/2"):
-        words = ["retrieve", *sources, *features, f"--out={out}", "--top=4", f"--shard={shard}"]
-        assert main([*words, f"--checkpoint={retriever}", "--frames=4"]) == 0
-    assert main(["retrieve", *sources, f"--out={out}", "--shard=0/2", "--merge=E4DOL_test"]) == 0
+    words = ["retrieve", "--config", str(ROOT / "configs/debug/supports.yaml"), *sources, *features]
+    words += [f"supports.out={out}", "supports.files=E4DOL_test", "supports.seconds_per_feature=1"]
+    words += ["supports.top=4", "supports.frames=4", "supports.shards=2", *SIZES]
+    for shard in (0, 1):
+        assert not (out / "E4DOL_test_config.json").exists()
+        found = [f"supports.shard={shard}", f"init={{origin: auto, file: {retriever}}}"]
+        assert main([*words, *found]) == 0
+    caplog.clear()
+    assert main([*words, *found, "supports.frames=5"]) == 2
+    assert "holds records written with frames=4, asked 5" in caplog.text
     records = json.loads((out / "E4DOL_test_instructions.json").read_text())["data"]
     supports = json.loads((out / "E4DOL_test_config.json").read_text())
     assert list(supports) == ["E4DOL_INS_000000", "E4DOL_INS_000005"]

@@ -17,7 +17,6 @@ from tests.integration.demo import ROOT, run, say
 VIEWS = ROOT / "data/synthetic/views"
 RUNS = ROOT / "runs/supports"
 SEEDS = (0, 1, 2)
-PER_SEC = "0.125"  # seconds of a feature of the rendered corpus
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
@@ -34,16 +33,14 @@ def train(recipe: str, name: str, *overrides: str) -> Path:
     return folder
 
 
-def retrieve(retriever: Path, split: str) -> tuple[Path, Path]:
-    """Supports of a split's ego clips, found by the retriever; both files of the captioner."""
+def retrieve(retriever: Path, split: str) -> Path:
+    """Supports of a split's ego clips, found by the retriever; the folder of the two files."""
     out = RUNS / f"{retriever.name}-{split}"
-    ego = VIEWS / ("ego_train.json" if split == "train" else "ego_val.json")
-    sources = ("--ego", str(ego), "--exo", str(VIEWS / "exo.json"), "--out", str(out))
-    features = ("--ego-features", str(VIEWS / "features_ego"))
-    features += ("--exo-features", str(VIEWS / "features_exo"), "--frames", "8")
-    run("-m", "egovl", "retrieve", "--checkpoint", str(retriever), *sources, *features)
-    run("-m", "egovl", "retrieve", *sources, "--merge", "SYN", "--seconds-per-feature", PER_SEC)
-    return out / "SYN_instructions.json", out / "SYN_config.json"
+    places = (f"supports.ego={VIEWS / f'ego_{split}.json'}", f"supports.out={out}")
+    words = ("--config", "configs/debug/supports.yaml", "--checkpoint", str(retriever), *places)
+    name = f"{retriever.name}-{split}"
+    run("launchers/retrieve.py", *words, "--name", name, "--executor", "local", "--follow")
+    return out
 
 
 def caption(retriever: Path, seed: int, with_supports: bool, steps: int) -> float:

@@ -9,13 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from egovl.data.features import FeatureFacts, FeatureWriter
 from egovl.data.manifest import load_manifest
 from tests.architecture.source import ROOT
 from tests.egovl.data.numbered_video import write_video
 
 DRY = ("--dry-run", "--executor", "slurm", "--cluster", "example_cpu", "--partition", "cpu")
+
+
+BARE = """
+model: {name: view_retriever, embed_dim: 8}
+tokenizer: {name: clip_bpe, vocab_size: 1024, context_length: 24}"""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,17 @@ def test_features_are_extracted_in_shards_or_of_ones_own_video(project: Path) ->
     assert f"features.dataset.files=['{project}/my video.mp4']" in own.stdout.replace(
         "'\"'\"'", "'"
     )
+
+
+def test_supports_are_retrieved_in_shards(project: Path, tmp_path: Path) -> None:
+    words = ("retrieve.py", "--config", "configs/debug/supports.yaml", "--checkpoint", "here")
+    shown = run(project, *words, *DRY, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "egovl retrieve --config configs/debug/supports.yaml" in shown.stdout
+    assert f"init.origin=auto init.file={tmp_path}/here" in shown.stdout
+    shown = run(project, *words, "--shards", "2", *DRY, cwd=tmp_path)
+    assert "# 2 runs" in shown.stdout and "--array=0-1" in shown.stdout
+    assert "supports.shard=0" in shown.stdout and "supports.shard=1" in shown.stdout
 
 
 def test_preparation_asks_for_no_gpu_and_checks_its_words(project: Path) -> None:
@@ -101,3 +119,46 @@ def test_videos_are_prepared_in_shards_and_only_what_is_missing(
     assert json.loads(failed)["key"] == "bad"
     again = run(project, *words, "chunk_sec=1")
     assert again.returncode == 0 and "2 runs: 2 done" in again.stdout
+
+
+def write_views(folder: Path, clips: int, width: int) -> list[str]:
+    """Clips of both views with features of their own; the recipe's words that name them."""
+    rng = np.random.default_rng(0)
+    words = []
+    for view in ("ego", "exo"):
+        writer = FeatureWriter(folder / f"features_{view}", FeatureFacts(width=width))
+        records = {}
+        for number in range(clips):
+            writer.write(f"{view}{number}", rng.normal(size=(8, width)))
+            times = {"start_second": 0, "end_second": 8}
+            records[str(number)] = {"vid": f"{view}{number}", "text": "#C C cuts", **times}
+        (folder / f"{view}.json").write_text(json.dumps(records))
+        words += [f"supports.{view}={folder / view}.json"]
+        words += [f"supports.{view}_features={folder / f'features_{view}'}"]
+    return words
+
+
+@pytest.mark.slow
+def test_two_shards_write_the_supports_of_all_ego_clips(project: Path, tmp_path: Path) -> None:
+    sizes = (
+        "model.video={feature_width: 16, num_frames: 8, depth: 1, heads: 2}",
+        "model.text={vocab_size: 1024, context_length: 24, width: 16, heads: 2, depth: 1}",
+    )
+    words = [*write_views(tmp_path, 7, 16), *sizes, "supports.top=3"]
+    recipe = project / "configs/debug/supports.yaml"
+    # what the recipe would be evaluated on is not here
+    recipe.write_text(recipe.read_text().replace("base: view_retrieval.yaml", BARE))
+    out = tmp_path / "out"
+    launch = ("retrieve.py", "--config", str(recipe), "--executor", "local", "--follow")
+    done = run(project, *launch, "--shards", "2", *words, f"supports.out={out}")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "2 done" in done.stdout
+    supports = json.loads((out / "SYN_config.json").read_text())
+    records = json.loads((out / "SYN_instructions.json").read_text())["data"]
+    assert [records[key]["image_ids"][0]["vid"] for key in supports] == [
+        f"ego{k}" for k in range(7)
+    ]
+    for names in supports.values():
+        found = {records[name]["image_ids"][0]["vid"] for name in names}
+        assert len(found) == 3 and all(name.startswith("exo") for name in found)
+    assert records["SYN_INS_000000"]["image_ids"][0]["end_second"] == 1.0

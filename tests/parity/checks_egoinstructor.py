@@ -117,7 +117,7 @@ def check_ego_feature_encoder(case: GoldenCase) -> None:
     egoinstructor.load_ego_encoder(model, case.group("weights"))
     inputs = case.group("inputs")
     values: dict[str, Callable[[], Tensor]] = {
-        "tokens": lambda: model.video(inputs["video"]),
+        "tokens": lambda: model.video.forward_tokens(inputs["video"]),
         "pos_embed": lambda: model.video.positions()[None],
         "image_embed": lambda: model.encode_video(inputs["video"]),
         "text_embed": lambda: model.encode_text(inputs["text"]),

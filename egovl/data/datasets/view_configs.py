@@ -139,3 +139,37 @@ class CaptionPromptsConfig:
         from egovl.data.datasets.caption_prompts import CaptionPrompts
 
         return CaptionPrompts(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportsConfig:
+    """For every ego clip the nearest instructional clips (Egoinstructor, stage 6)."""
+
+    ego: Path
+    """Json of the ego clips, keys from 0."""
+    exo: Path
+    """Json of the instructional clips."""
+    ego_features: Path
+    """A store of features, one a second and video."""
+    exo_features: Path
+    out: Path
+    """Folder of the shards and of the captioner's files, the same for all shards."""
+    files: str = "E4DOL_supports"
+    """What the captioner's files begin with: <files>_instructions.json, <files>_config.json."""
+    top: int = 15
+    """Supports of a clip."""
+    frames: int = 32
+    """Features of a clip."""
+    seconds_per_feature: float = 1.0
+    """What the clips' times count, in seconds; the captioner's files are in seconds."""
+    shard: int = 0
+    shards: int = 1
+    """This process takes part `shard` of `shards` of the ego clips."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.files) and "/" not in self.files, "files", self.files, "a plain name")
+        for name in ("top", "frames", "shards"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        scale = self.seconds_per_feature
+        _require(scale > 0, "seconds_per_feature", scale, "above 0")
+        _require(0 <= self.shard < self.shards, "shard", self.shard, f"in 0 .. {self.shards - 1}")

@@ -142,6 +142,9 @@ def test_auto_finds_who_wrote_a_file(tmp_path: Path) -> None:
     assert find_origin({k.removeprefix("module."): v for k, v in egovlp_state.items()}) == "egovlp"
     assert find_origin({**egovlp_state, "aggregation.cls_token": torch.ones(1)}) == "hiervl"
     assert find_origin({"visual.conv1.weight": torch.ones(1)}) == "clip"
+    videomae = ("visual.blocks.0.attn.qkv.weight", "visual.blocks.0.attn.q_bias")
+    for names in (videomae, ("aggregation_projection",), ("perceiver.latents",)):
+        assert find_origin({name: torch.ones(1) for name in names}) == "egoinstructor"
     assert find_origin({"blocks.0.attn.qkv.weight": torch.ones(1)}) == "timm"
     with pytest.raises(CheckpointError, match=r"it has a, b.*init\.origin="):
         find_origin({"a": torch.ones(1), "b": torch.ones(1)})
