@@ -113,12 +113,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_view_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from egovl.caption import add_arguments as add_caption_arguments
+    from egovl.ensemble import add_arguments as add_ensemble_arguments
     from egovl.retrieve import add_arguments as add_retrieve_arguments
 
     text = "captions of ego clips, with clips of how others do it"
     add_caption_arguments(commands.add_parser("caption", help=text, description=text))
     text = "for every ego clip the instructional clips that show the same"
     add_retrieve_arguments(commands.add_parser("retrieve", help=text, description=text))
+    text = "spans of several grounding models as one submission"
+    add_ensemble_arguments(commands.add_parser("ensemble", help=text, description=text))
 
 
 def _add_run_dir(parser: argparse.ArgumentParser) -> None:
