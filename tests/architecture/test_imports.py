@@ -87,6 +87,7 @@ ARROWS = {
         "egovl.metrics.span_ensemble",
         "egovl.data.datasets.nlq_rows",
     ),
+    "egovl.export": ("egovl",),
     "egovl.trained": ("egovl",),
     "egovl.caption": ("egovl",),
     "egovl.retrieve": ("egovl",),
