@@ -78,10 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_recipe_arguments(narrate, required=False)
     _add_run_dir(narrate)
     narrate.set_defaults(call=_narrate)
-    export = commands.add_parser("export", help="one safetensors file of a run's newest weights")
-    export.add_argument("--run-dir", type=Path, required=True, help="the run to export")
-    export.add_argument("--out", type=Path, required=True, help="the file to write")
-    export.set_defaults(call=_export)
+    from egovl.export import add_arguments as add_export_arguments
+
+    text = "one file of a run's newest weights, or of their moving average"
+    add_export_arguments(commands.add_parser("export", help=text, description=text))
     text = "write a recipe's `features:` of many videos into a store; goes on where it stopped"
     extract = commands.add_parser("extract", help=text, description=text)
     _add_recipe_arguments(extract)
@@ -113,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_view_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from egovl.caption import add_arguments as add_caption_arguments
+    from egovl.ensemble import add_arguments as add_ensemble_arguments
 
     text = "captions of ego clips, with clips of how others do it"
     add_caption_arguments(commands.add_parser("caption", help=text, description=text))
@@ -120,6 +121,8 @@ def _add_view_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     retrieve = commands.add_parser("retrieve", help=text, description=text)
     _add_recipe_arguments(retrieve)
     retrieve.set_defaults(call=_retrieve)
+    text = "spans of several grounding models as one submission"
+    add_ensemble_arguments(commands.add_parser("ensemble", help=text, description=text))
 
 
 def _add_run_dir(parser: argparse.ArgumentParser) -> None:
@@ -242,17 +245,6 @@ def _ground(args: argparse.Namespace) -> int:
     from egovl.ground import main as ground  # torch comes after the words are known to be right
 
     return ground(request)
-
-
-def _export(args: argparse.Namespace) -> int:
-    from egovl.recipe import load_recipe
-    from egovl.run import export
-
-    try:
-        export(args.run_dir, args.out, load_recipe)
-    except FileNotFoundError as error:
-        return _refuse(error)
-    return 0
 
 
 def _refuse(error: object) -> int:

@@ -22,7 +22,6 @@ from egovl.convert.egoinstructor_files import load_base
 from egovl.convert.initialize import Adaptation, load_released, load_weights
 from egovl.convert.load import LoadReport
 from egovl.convert.narrator import load_decoder, load_own_decoder
-from egovl.convert.save import save_weights
 from egovl.convert.unpickle import CheckpointError as ConvertError
 from egovl.convert.unpickle import load_checkpoint
 from egovl.data.loader import EvalLoader, LoaderError, build_eval_loader
@@ -381,11 +380,3 @@ def load_run(run_dir: Path, config_type: Callable[[Path], Recipe]) -> tuple[Reci
     model: nn.Module = recipe.model.build()
     load_into(checkpoint, model, None)
     return recipe, model, read_commit(checkpoint).step
-
-
-def export(run_dir: Path, out: Path, config_type: Callable[[Path], Recipe]) -> None:
-    """Write a run's newest weights and config as one safetensors file for sharing."""
-    recipe, model, step = load_run(run_dir, config_type)
-    tensors = model.state_dict()
-    save_weights(out, tensors, config=configuration.dump(recipe), step=step)
-    logger.info("%s: %d tensors of step %d", out, len(tensors), step)

@@ -310,8 +310,7 @@ def load_average(
     group: torch_dist.ProcessGroup | None = None,
 ) -> None:
     """Restore an average of weights; a checkpoint without one lets it begin at the model's."""
-    stored = SafeReader(str(path)).read_metadata().state_dict_metadata
-    if not any(name.startswith(f"{AVERAGE}.") for name in stored):
+    if not has_average(path):
         _log_once("%s has no average of weights: it begins at the weights of this step", path)
         average.reset(model.state_dict())
         return
@@ -321,6 +320,12 @@ def load_average(
         process_group=group,
         no_dist=group is None,
     )
+
+
+def has_average(path: Path) -> bool:
+    """Whether a checkpoint folder holds an average of weights."""
+    stored = SafeReader(str(path)).read_metadata().state_dict_metadata
+    return any(name.startswith(f"{AVERAGE}.") for name in stored)
 
 
 def read_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egovl.metrics.span_ensemble import ensemble_spans
+from egovl.atomic import replacing
 
 VERSION = "1.0"
 CHALLENGE = "ego4d_nlq_challenge"
@@ -38,6 +37,11 @@ class QueryPrediction:
         """What names the query."""
         return self.clip_uid, self.annotation_uid, self.query_idx
 
+    @property
+    def name(self) -> str:
+        """The query's id, as annotation files have it."""
+        return f"{self.annotation_uid}_{self.query_idx}"
+
     def record(self) -> dict[str, Any]:
         """The entry of the file."""
         values = self.query_idx, self.annotation_uid, self.times, self.clip_uid
@@ -61,7 +65,7 @@ def check_predictions(
     """
     seen: set[QueryKey] = set()
     for prediction in predictions:
-        name = f"query {prediction.annotation_uid}_{prediction.query_idx}"
+        name = f"query {prediction.name}"
         if prediction.key in seen:
             raise SubmissionError(f"{name} of clip {prediction.clip_uid} is there twice")
         seen.add(prediction.key)
@@ -89,10 +93,8 @@ def write_submission(path: Path, predictions: Sequence[QueryPrediction]) -> None
         "challenge": CHALLENGE,
         "results": [prediction.record() for prediction in predictions],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as file:
+        file.write(json.dumps(content))
 
 
 def read_submission(path: Path) -> list[QueryPrediction]:
@@ -106,7 +108,7 @@ def read_submission(path: Path) -> list[QueryPrediction]:
         raise FileNotFoundError(f"no predictions at {path}")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))["results"]
-        return [
+        predictions = [
             QueryPrediction(
                 str(entry["clip_uid"]),
                 str(entry["annotation_uid"]),
@@ -117,40 +119,6 @@ def read_submission(path: Path) -> list[QueryPrediction]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise SubmissionError(f"{path} is no file of predictions: {error!r}") from error
-
-
-def ensemble_files(paths: Sequence[Path], out: Path) -> int:
-    """Join the predictions of several models and write a submission; returns its queries.
-
-    Entries are matched by their keys, not by their place (GroundNLQ spec 8, 15).
-
-    Raises:
-        SubmissionError: files of other queries, or without scores.
-    """
-    models = [{p.key: p for p in read_submission(path)} for path in paths]
-    for path, model in zip(paths[1:], models[1:], strict=True):
-        differing = sorted(set(models[0]) ^ set(model))
-        if differing:
-            raise SubmissionError(
-                f"{path} and {paths[0]} answer different queries: {len(differing)} are in one "
-                f"only, first {differing[0]}"
-            )
-    joined = []
-    for key, prediction in models[0].items():
-        times = [model[key].times for model in models]
-        bare = [p for p, t in zip(paths, times, strict=True) if any(len(x) < 3 for x in t)]
-        if bare:
-            raise SubmissionError(
-                f"{bare[0]} has spans without scores; write it with submission_scores: true"
-            )
-        joined.append(
-            QueryPrediction(
-                prediction.clip_uid,
-                prediction.annotation_uid,
-                prediction.query_idx,
-                ensemble_spans(times),
-            )
-        )
-    check_predictions(joined)
-    write_submission(out, joined)
-    return len(joined)
+    if not predictions:
+        raise SubmissionError(f"{path} has no predictions: its `results` are empty")
+    return predictions

@@ -48,6 +48,7 @@ ARROWS = {
         "egovl.metrics",
         "egovl.dist",
         "egovl.shards",
+        "egovl.atomic",
         "egovl.engine.task",
     ),
     "egovl.narration": (
@@ -82,6 +83,12 @@ ARROWS = {
     "egovl.ground": ("egovl",),
     "egovl.ground_page": ("egovl.data", "egovl.atomic"),
     "egovl.ground_configs": (),
+    "egovl.ensemble": (
+        "egovl.tasks.grounding_submission",
+        "egovl.metrics.span_ensemble",
+        "egovl.data.datasets.nlq_rows",
+    ),
+    "egovl.export": ("egovl",),
     "egovl.trained": ("egovl",),
     "egovl.caption": ("egovl",),
     "egovl.retrieve": ("egovl",),

@@ -25,9 +25,7 @@ from egovl.tasks.grounding_submission import (
     QueryPrediction,
     SubmissionError,
     check_predictions,
-    ensemble_files,
     read_submission,
-    write_submission,
 )
 from tests.egovl.data.query_files import question, write_questions
 from tests.egovl.models.grounder.test_grounder import TINY
@@ -134,21 +132,6 @@ def test_what_the_challenge_would_refuse_is_refused_before_it_is_written() -> No
         with pytest.raises(SubmissionError, match=message):
             check_predictions(predictions, durations)
     check_predictions([good, prediction(1, [0.0, 10.0])], durations)
-
-
-def test_models_are_joined_by_query_and_not_by_place(tmp_path: Path) -> None:
-    spans = [prediction(n, [10.0 * n, 10.0 * n + 4, 0.9]) for n in range(3)]
-    write_submission(tmp_path / "a.json", spans)
-    write_submission(tmp_path / "b.json", spans[::-1])
-    assert ensemble_files([tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "out.json") == 3
-    for joined in read_submission(tmp_path / "out.json"):
-        assert joined.times == [[10.0 * joined.query_idx, 10.0 * joined.query_idx + 4]] * 5
-    write_submission(tmp_path / "c.json", spans[:2])
-    with pytest.raises(SubmissionError, match="1 are in one only"):
-        ensemble_files([tmp_path / "a.json", tmp_path / "c.json"], tmp_path / "out.json")
-    write_submission(tmp_path / "d.json", [prediction(n, [1.0, 2.0]) for n in range(3)])
-    with pytest.raises(SubmissionError, match="spans without scores"):
-        ensemble_files([tmp_path / "a.json", tmp_path / "d.json"], tmp_path / "out.json")
 
 
 def test_points_are_given_to_the_shortest_span_that_their_level_answers_for() -> None:
