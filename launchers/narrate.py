@@ -13,7 +13,7 @@ import sys
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, HOME)  # run as a file: the project is not on the path
 
-from launchers.arguments import make_parser, parse_flags  # noqa: E402
+from launchers.arguments import add_shards, in_shards, make_parser, parse_flags  # noqa: E402
 
 
 def main() -> int:
@@ -21,12 +21,9 @@ def main() -> int:
     parser = make_parser(__doc__ or "", recipe="narrate")
     tasks = ("narrate", "rephrase", "filter")
     parser.add_argument("--task", choices=tasks, default="narrate", help="default: narrate")
-    parser.add_argument("--shards", type=int, metavar="N", help="tasks of the array (default: 1)")
-    flags = parse_flags(parser, sys.argv[1:])
-    task, shards = str(flags.pop("task")), flags.pop("shards")
-    if isinstance(shards, int) and shards != 1:
-        flags["overrides"] = [*flags["overrides"], f"write.shards={shards}"]  # type: ignore[misc]
-        flags["sweep"] = [f"write.shard=0..{shards - 1}"]
+    add_shards(parser)
+    flags = in_shards(parse_flags(parser, sys.argv[1:]), "write.")
+    task = str(flags.pop("task"))
 
     from pathlib import Path  # after the flags: --help must cost nothing
 

@@ -77,6 +77,14 @@ def test_supports_are_retrieved_in_shards(project: Path, tmp_path: Path) -> None
     assert "supports.shard=0" in shown.stdout and "supports.shard=1" in shown.stdout
 
 
+def test_a_corpus_is_narrated_in_shards(project: Path, tmp_path: Path) -> None:
+    words = ("narrate.py", "--config", "configs/debug/narrate.yaml", "--shards", "2", "init=null")
+    shown = run(project, *words, f"write.out={tmp_path}", *DRY)
+    assert shown.returncode == 0, shown.stderr
+    assert "# 2 runs" in shown.stdout and "--array=0-1" in shown.stdout
+    assert "write.shard=0" in shown.stdout and "write.shard=1" in shown.stdout
+
+
 def test_preparation_asks_for_no_gpu_and_checks_its_words(project: Path) -> None:
     shown = run(project, "prepare_data.py", "--shards", "2", "--subset", "5", *DRY)
     assert shown.returncode == 0, shown.stderr
