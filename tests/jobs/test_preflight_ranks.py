@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
+from jobs.attempt import AttemptOnNode, Work
 from jobs.environment import PREFLIGHT
 from jobs.health import PreflightLimits
 from jobs.node import NodeFacts
 from jobs.preflight import Preflight, earlier_failures, judge
 from jobs.preflight_ranks import LINKS, find_slow_nodes, join_reports, read_reports
 from jobs.run_folder import RunFolder, write_json_atomic
-from jobs.spec import Resources
+from jobs.signals import SignalPipe
+from jobs.spec import JobSpec, Resources
+from jobs.stop import read_stop
 
 LIMITS = PreflightLimits(link_gb_per_sec=10)
 FAST, SLOW = 40.0, 2.0
@@ -133,3 +138,30 @@ def test_failures_of_ranks_count_in_the_next_attempt(tmp_path: Path) -> None:
     report = rank_report(1, 1, {"gemm": "wrong"})
     write_json_atomic(run.attempt(1).rank_preflight_json(1), report)
     assert earlier_failures(run, 2) == {"gemm"}
+
+
+def test_what_unfit_ranks_wrote_is_heard_after_they_have_left(tmp_path: Path) -> None:
+    """A network disk shows the last file late; without it their stop would pass for a crash."""
+    run = RunFolder(tmp_path / "run")
+    run.claim_attempt(1, "t" * 32, 0)
+    spec = JobSpec("pretrain", "x", resources=Resources(processes_per_node=2))
+    write_json_atomic(run.spec_json("t" * 32), spec.to_json())
+    work = Work(run, spec, tmp_path, str(tmp_path), "t" * 32)
+    folder = run.attempt(1)
+    write_json_atomic(folder.rank_preflight_json(0), rank_report(0, 0, {"gemm": "wrong"}))
+    late = Timer(
+        1.0,
+        write_json_atomic,
+        (folder.rank_preflight_json(1), rank_report(1, 0, {"gemm": "wrong"})),
+    )
+    with SignalPipe() as signals, subprocess.Popen(["/bin/true"]) as checks:
+        attempt = AttemptOnNode(work, NodeFacts(name="n0", executor="slurm"), 1, signals)
+        attempt._preflight._process = checks
+        with attempt._local_stop:
+            late.start()
+            attempt._hear_unfit_ranks()
+    late.join()
+    stop = read_stop(folder.stop_json)
+    assert stop is not None
+    assert (stop.reason, stop.exclude) == ("preflight", ("n0",))
+    assert stop.detail == "n0: gemm: wrong (rank 0)"

@@ -94,7 +94,7 @@ def links(report: dict[str, Any]) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_ranks_find_what_is_wrong_and_all_of_them_hear_of_it(tmp_path: Path) -> None:
-    ranks = run_ranks(3, ranks_story, str(tmp_path))
+    ranks = run_ranks(3, ranks_story, str(tmp_path), limit_sec=400.0)
     told = {name: [rank[name][0] for rank in ranks] for name in ranks[0]}
     found = {name: [rank[name][1] for rank in ranks] for name in ranks[0]}
 
