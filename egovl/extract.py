@@ -95,7 +95,7 @@ class _Collected:
                 matrix = np.stack([rows[k] for k in range(len(rows))])
                 if self.legacy_zero_tail:
                     zero_tail(matrix)
-                self.writer.write(self.videos.names[number], matrix)
+                self.writer.write(self.videos.names[int(number)], matrix)
                 del self.rows[number]
 
     @property
