@@ -53,7 +53,7 @@ from egovl.data.prepare.synthetic_summaries import write_summaries
 from egovl.data.prepare.synthetic_views import write_features, write_views
 
 REPORT_NAME = "corpus.json"
-FORMAT = 5  # raise when the same options would render something else
+FORMAT = 6  # raise when the same options would render something else
 
 
 @dataclass(frozen=True)
