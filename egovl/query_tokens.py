@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -43,7 +44,7 @@ def extract_tokens(recipe: Recipe) -> int:
         raise ValueError(f"tokens: need tokenizer clip_bpe, not {recipe.tokenizer.name}")
     sha256 = input_hashes(recipe, newest_checkpoint).get("init.file")
     facts = FeatureFacts(width=tower.width, layer=LAYER, projection=False, weight_sha256=sha256)
-    writer = FeatureWriter(config.out, facts)
+    writer = FeatureWriter(cast(Path, config.out), facts)
     rank, world_size = rank_of()
     rows = [row for path in config.annotations for row in read_rows(path)]
     share = share_of(rows, config.shard * world_size + rank, config.shards * world_size)

@@ -68,8 +68,8 @@ class QueryTokensConfig:
 
     annotations: tuple[Path, ...]
     """As a query dataset's."""
-    out: Path
-    """Folder of the store: facts.json, and <query_id>.npy for each."""
+    out: Path | None = None
+    """Folder of the store: facts.json, and <query_id>.npy for each; null: `tokens` in the run's."""
     canonical: bool = True
     """Bring questions to the published form first: trimmed, lower case, one question mark."""
     legacy_zero: bool = False
@@ -83,3 +83,5 @@ class QueryTokensConfig:
             raise ValueError("annotations is empty; name at least one file")
         if not 0 <= self.shard < self.shards:
             raise ValueError(f"shard is {self.shard}; it must be in 0 .. {self.shards - 1}")
+        if self.shards > 1 and self.out is None:
+            raise ValueError("out is null: several shards need one folder to write into")
