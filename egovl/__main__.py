@@ -197,6 +197,8 @@ def _extract(args: argparse.Namespace) -> int:
         recipe = load_recipe(args.config, words)
         if recipe.features is None and recipe.tokens is None:
             raise ConfigError(f"{args.config} has no features: or tokens: section")
+        run_dir = os.environ.get("EGOVL_RUN_DIR")
+        recipe = recipe.with_stores_in(Path(run_dir) if run_dir else None)
     except ConfigError as error:
         return _refuse(error)
 

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
@@ -62,13 +63,14 @@ def extract(recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> 
     model: nn.Module = recipe.model.build().to(device)
     initialize(model, recipe)
     hashes = input_hashes(recipe, newest_checkpoint)
-    writer = FeatureWriter(config.out, _facts(config, task, model, hashes.get("init.file")))
+    out = cast(Path, config.out)
+    writer = FeatureWriter(out, _facts(config, task, model, hashes.get("init.file")))
     videos = cast(Windows, config.dataset.build())
     share = share_of(
         sorted(videos.names), config.shard * world_size + rank, config.shards * world_size
     )
     todo = [name for name in share if name not in writer]
-    logger.info("%d of %d videos to extract into %s", len(todo), len(share), config.out)
+    logger.info("%d of %d videos to extract into %s", len(todo), len(share), out)
     collected = _Collected(videos.only(todo), writer, task.config.legacy_zero_tail)
     if todo:
         _run(config, task, model, device, collected, should_stop)
@@ -156,7 +158,7 @@ def _conclude(
         return Done(is_whole=False)
     rank, world_size = rank_of()
     number, count = config.shard * world_size + rank, config.shards * world_size
-    with replacing(config.out / f".failed-{number:05d}-of-{count:05d}.json") as file:
+    with replacing(cast(Path, config.out) / f".failed-{number:05d}-of-{count:05d}.json") as file:
         json.dump(missing, file, indent=1)
     if missing:
         logger.warning("%d videos have no features: %s", len(missing), ", ".join(missing[:8]))

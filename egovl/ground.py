@@ -35,7 +35,7 @@ from egovl.metrics.span_decoding import TimeGrid, candidates, suppress, to_secon
 from egovl.metrics.span_nms import ScoredSpans
 from egovl.models.dual_encoder import DualEncoder
 from egovl.models.grounder.grounder import Grounder
-from egovl.query_tokens import encode_words, text_tower_of
+from egovl.query_tokens import encode_words, has_end_tokens, text_tower_of
 from egovl.recipe import DescribedModel, Recipe, StageConfig, load_recipe
 from egovl.run import load_run
 from egovl.tasks.configs import FeaturesConfig
@@ -99,7 +99,8 @@ def ground(request: GroundRequest) -> tuple[dict[str, list[FoundSpan]], float]:
     features = _features_of(request, windows, tower)
     _require_width("video features", features.shape[1], grounder.model.config.video_dim)
     texts = [canonical_question(query) for query in request.queries]
-    tokens = encode_words(text_tower_of(tower), tokenizer, texts)
+    ends = grounder.dataset is not None and has_end_tokens(grounder.dataset.text_features)
+    tokens = encode_words(text_tower_of(tower), tokenizer, texts, end_token=ends)
     _require_width("token features", tokens[0].shape[1], grounder.model.config.text_dim)
     grid = _grid_of(request, windows, len(features), duration_sec)
     found = _answer(grounder, features, tokens, grid, duration_sec)

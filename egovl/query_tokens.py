@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from egovl.data.datasets.nlq_rows import QueryRow, read_rows
-from egovl.data.features import FeatureFacts, FeatureWriter
+from egovl.data.features import FeatureFacts, FeatureWriter, open_features
 from egovl.data.query_text import canonical_question, pad_questions, question_tokens, word_rows
 from egovl.data.text import CLIPTokenizer
 from egovl.models.dual_encoder import DualEncoder
@@ -24,6 +25,7 @@ from egovl.work import rank_of
 logger = logging.getLogger(__name__)
 
 LAYER = "tokens behind the last norm"
+LAYER_WITH_END = f"{LAYER}, and the end token"
 _QUERIES_PER_BATCH = 64
 
 
@@ -42,8 +44,9 @@ def extract_tokens(recipe: Recipe) -> int:
     if not isinstance(tokenizer, CLIPTokenizer):
         raise ValueError(f"tokens: need tokenizer clip_bpe, not {recipe.tokenizer.name}")
     sha256 = input_hashes(recipe, newest_checkpoint).get("init.file")
-    facts = FeatureFacts(width=tower.width, layer=LAYER, projection=False, weight_sha256=sha256)
-    writer = FeatureWriter(config.out, facts)
+    layer = LAYER_WITH_END if config.end_token else LAYER
+    facts = FeatureFacts(width=tower.width, layer=layer, projection=False, weight_sha256=sha256)
+    writer = FeatureWriter(cast(Path, config.out), facts)
     rank, world_size = rank_of()
     rows = [row for path in config.annotations for row in read_rows(path)]
     share = share_of(rows, config.shard * world_size + rank, config.shards * world_size)
@@ -51,7 +54,9 @@ def extract_tokens(recipe: Recipe) -> int:
     for start in range(0, len(todo), _QUERIES_PER_BATCH):
         part = todo[start : start + _QUERIES_PER_BATCH]
         words = [words_of(row, canonical=config.canonical) for row in part]
-        found = encode_words(tower, tokenizer, words, legacy_zero=config.legacy_zero)
+        found = encode_words(
+            tower, tokenizer, words, legacy_zero=config.legacy_zero, end_token=config.end_token
+        )
         for row, features in zip(part, found, strict=True):
             if not len(features):
                 logger.warning("%s has no words (%r): left out", row.query_id, row.query)
@@ -85,6 +90,7 @@ def encode_words(
     texts: Sequence[str],
     *,
     legacy_zero: bool = False,
+    end_token: bool = False,
 ) -> list[np.ndarray]:
     """Features of every text's words, ``[L, D]`` float32 each.
 
@@ -93,10 +99,19 @@ def encode_words(
         tokenizer: its own.
         texts: questions or narrations.
         legacy_zero: see `egovl.data.query_text.word_rows`.
+        end_token: likewise.
     """
     limit = tower.config.context_length
     ids = [question_tokens(tokenizer, text) for text in texts]
     ids = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in ids]
     device = next(tower.parameters()).device
     hidden = tower.forward_tokens(pad_questions(ids, limit).to(device)).float().cpu().numpy()
-    return [h[word_rows(row, legacy_zero=legacy_zero)] for h, row in zip(hidden, ids, strict=True)]
+    return [
+        h[word_rows(row, legacy_zero=legacy_zero, end_token=end_token)]
+        for h, row in zip(hidden, ids, strict=True)
+    ]
+
+
+def has_end_tokens(store: Path) -> bool:
+    """Whether a store of ours keeps the end token's row of each text."""
+    return store.exists() and open_features(store).facts.layer == LAYER_WITH_END

@@ -79,8 +79,8 @@ class StageConfig:
 class ExtractConfig(StageConfig):
     """Features of many videos, into a store (`egovl.data.features`): `python -m egovl extract`."""
 
-    out: Path = field(kw_only=True)
-    """Folder of the store: facts.json, and <video>.npy for each."""
+    out: Path | None = field(default=None, kw_only=True)
+    """Folder of the store: facts.json, and <video>.npy for each; null: `features` in the run's."""
     shard: int = field(default=0, kw_only=True)
     shards: int = field(default=1, kw_only=True)
     """This process takes part `shard` of `shards` of the videos."""
@@ -89,6 +89,8 @@ class ExtractConfig(StageConfig):
         super().__post_init__()
         if not 0 <= self.shard < self.shards:
             raise ValueError(f"shard is {self.shard}; it must be in 0 .. {self.shards - 1}")
+        if self.shards > 1 and self.out is None:
+            raise ValueError("out is null: several shards need one folder to write into")
         looked_at = getattr(self.dataset, "window_frames", None)
         if looked_at is None:
             name = self.dataset.name
@@ -198,6 +200,22 @@ class Recipe:
             known = ", ".join(self.evaluate) or "none"
             raise configuration.ConfigError(f"no evaluation {evaluation!r}; the recipe has {known}")
         return dataclasses.replace(self, evaluate={evaluation: self.evaluate[evaluation]})
+
+    def with_stores_in(self, run_dir: Path | None) -> Recipe:
+        """The same; stores without a folder are `features` and `tokens` in the run's.
+
+        Raises:
+            egovl.config.ConfigError: there is no run folder either.
+        """
+        stores: dict[str, Any] = {}
+        for name, config in (("features", self.features), ("tokens", self.tokens)):
+            if config is not None and config.out is None:
+                if run_dir is None:
+                    raise configuration.ConfigError(
+                        f"{name}.out is null, and there is no run folder: name one, {name}.out=DIR"
+                    )
+                stores[name] = dataclasses.replace(config, out=run_dir / name)
+        return dataclasses.replace(self, **stores)
 
 
 @dataclass(frozen=True)

@@ -27,18 +27,19 @@ def question_tokens(tokenizer: CLIPTokenizer, question: str) -> list[int]:
     return [tokenizer.start_id, *words, tokenizer.end_id]
 
 
-def word_rows(ids: Sequence[int], *, legacy_zero: bool = False) -> slice:
+def word_rows(ids: Sequence[int], *, legacy_zero: bool = False, end_token: bool = False) -> slice:
     """Which rows of a text's hidden states are words: without start, end and padding.
 
     Args:
         ids: from the start token on; padding of 0 may follow.
         legacy_zero: as in the published stores, where each ``!`` inside, whose id is 0 as the
             padding's, shortens the slice by a row.
+        end_token: keep the end token's row too.
     """
     if legacy_zero:
         return slice(1, sum(i != 0 for i in ids) - 1)
     last = max((place for place, i in enumerate(ids) if i != 0), default=0)
-    return slice(1, last)
+    return slice(1, last + end_token)
 
 
 def pad_questions(rows: Sequence[Sequence[int]], length: int) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 
 from egovl.config import ConfigError
 from egovl.recipe import Recipe, input_hashes, load_recipe, missing_inputs
+from jobs.pipeline import load_pipeline, stand_in_references
 from tests.architecture.source import ROOT
 
 
@@ -79,3 +80,32 @@ def test_one_of_a_recipes_evaluations_can_be_asked_for() -> None:
 def test_clips_that_learn_are_not_stored() -> None:
     with pytest.raises(ConfigError, match=r"set parents\.cache_clips"):
         load_recipe(ROOT / "configs/debug/hierarchical.yaml", ["train.cache_clips=true"])
+
+
+def test_stores_without_a_folder_lie_in_the_runs() -> None:
+    file = ROOT / "configs/debug/queries_features.yaml"
+    words = ["init.file=runs/tower", "features.out=null", "tokens.out=null"]
+    placed = load_recipe(file, words).with_stores_in(Path("/runs/x"))
+    assert placed.features is not None and placed.features.out == Path("/runs/x/features")
+    assert placed.tokens is not None and placed.tokens.out == Path("/runs/x/tokens")
+    named = load_recipe(file, words[:1])
+    assert named.with_stores_in(None) == named
+    with pytest.raises(ConfigError, match=r"features.out is null.*features.out=DIR"):
+        load_recipe(file, words).with_stores_in(None)
+    for section in ("features", "tokens"):
+        with pytest.raises(ConfigError, match="several shards need one folder"):
+            load_recipe(file, [*words, f"{section}.shards=2"])
+
+
+PIPELINES = sorted((ROOT / "configs/pipelines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
+def test_a_stage_of_a_shipped_pipeline_reads_data_or_what_other_stages_made(
+    file: Path, tmp_path: Path
+) -> None:
+    """Else its check refuses the first launch, when nothing has been made yet."""
+    for stage in load_pipeline(file).stages:
+        words = [stand_in_references(word, tmp_path) for word in stage.overrides]
+        missing = missing_inputs(load_recipe(ROOT / stage.config, words))
+        assert [each for each in missing if f": {ROOT / 'data'}/" not in each] == [], stage.name

@@ -68,12 +68,15 @@ class QueryTokensConfig:
 
     annotations: tuple[Path, ...]
     """As a query dataset's."""
-    out: Path
-    """Folder of the store: facts.json, and <query_id>.npy for each."""
+    out: Path | None = None
+    """Folder of the store: facts.json, and <query_id>.npy for each; null: `tokens` in the run's."""
     canonical: bool = True
     """Bring questions to the published form first: trimmed, lower case, one question mark."""
     legacy_zero: bool = False
     """Each `!` shortens a text by a row, as in the published stores."""
+    end_token: bool = False
+    """Keep the end token's row, in which the tower gathers the whole text; published stores lack
+    it. A small tower says little of a text in the other rows, which nothing has trained."""
     shard: int = 0
     shards: int = 1
     """This process takes part `shard` of `shards` of the queries."""
@@ -83,3 +86,9 @@ class QueryTokensConfig:
             raise ValueError("annotations is empty; name at least one file")
         if not 0 <= self.shard < self.shards:
             raise ValueError(f"shard is {self.shard}; it must be in 0 .. {self.shards - 1}")
+        if self.legacy_zero and self.end_token:
+            raise ValueError(
+                "legacy_zero and end_token are both true: stores have one or the other"
+            )
+        if self.shards > 1 and self.out is None:
+            raise ValueError("out is null: several shards need one folder to write into")
