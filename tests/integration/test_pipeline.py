@@ -1,4 +1,4 @@
-"""The shipped debug pipeline and a sweep through the launchers, on real mp4 files."""
+"""The shipped debug pipelines and a sweep through the launchers, on real mp4 files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,34 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak]  # torch starts ten times
+from egovl.data.pickled import load_plain
+
+pytestmark = [pytest.mark.slow, pytest.mark.soak]  # torch starts twenty times
 
 PIPELINE = ("pipeline.py", "--config", "configs/pipelines/debug.yaml")
 
 
-def run(project: Path, launcher: str, *words: str) -> subprocess.CompletedProcess[str]:
+NARRATOR = ("pipeline.py", "--config", "configs/pipelines/narrator.yaml")
+# few steps of small models: what is written is nonsense, but goes all the way
+SMALL = (
+    *(f"{stage}.model.video.depth=1" for stage in ("encoder", "filter", "pretrain", "evaluate")),
+    *(f"{stage}.model.video.depth=1" for stage in ("narrator", "narrate")),
+    *(f"{stage}.trainer.steps=4" for stage in ("encoder", "language", "narrator", "pretrain")),
+    *(f"{stage}.optim.warmup_steps=2" for stage in ("encoder", "language", "narrator", "pretrain")),
+    *("encoder.evaluate={}", "language.evaluate={}", "narrator.evaluate={}"),
+    *("narrate.write.job.generation.max_new_tokens=6", "filter.write.job.best_fraction=0.4"),
+)
+
+
+def run(
+    project: Path, launcher: str, *words: str, seconds: float = 400
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(project / "launchers" / launcher), *words]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=400)
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=seconds)
 
 
 def test_the_debug_pipeline_evaluates_what_it_has_trained(project: Path) -> None:
@@ -60,6 +77,34 @@ def test_the_best_of_a_swept_stage_is_what_the_next_one_evaluates(project: Path)
     (end,) = (each for path, each in results.items() if path.parent.name == "evaluate")
     assert end["metrics"] == best
     assert f"the best: {name} {best[name]:.6g}" in run(project, *words, *steps, "--status").stdout
+
+
+def test_the_narrator_pipeline_pretrains_on_what_its_narrator_wrote(project: Path) -> None:
+    words = ("--executor", "local", "--processes", "1", "--follow", *SMALL)
+    done = run(project, *NARRATOR, *words, seconds=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {
+        path.parent.name.split(".")[1].split("-")[0]: path.parent
+        for path in (project / "runs").glob("[a-z]*/narrator.*/result.json")
+    }
+    order = ["encoder", "language", "narrator", "narrate", "filter", "rephrase"]
+    assert sorted(found) == sorted([*order, "pretrain", "evaluate"])
+    written, kept, human = (
+        cast("list[Any]", load_plain(found[stage] / "narrations/total.pkl"))
+        for stage in ("narrate", "filter", "rephrase")
+    )
+    assert len(written) == len(human) == 100
+    assert all(len(row[3]) == 3 for row in written)
+    assert sum(len(row[3]) for row in kept) == pytest.approx(0.4 * 300, abs=1)
+    by_place = {row[:3]: set(row[3]) for row in written}
+    assert all(set(row[3]) <= by_place[row[:3]] for row in kept)
+    config = (found["pretrain"] / "config.yaml").read_text()
+    assert str(found["filter"]) in config and str(found["rephrase"]) in config
+    results = [
+        json.loads((found[stage] / "result.json").read_text()) for stage in ("pretrain", "evaluate")
+    ]
+    assert [result["step"] for result in results] == [4, 4]
+    assert results[0]["metrics"] == results[1]["metrics"]
 
 
 def test_a_sweep_trains_every_member_and_refuses_a_wrong_value(project: Path) -> None:

@@ -142,3 +142,16 @@ class SlurmClient:
             except OSError:  # it has ended
                 continue
         return found
+
+    def find_rank(self, run_dir: Path, rank: int) -> int | None:
+        """Pid of a rank of a run, wherever it is at work; None where it is not."""
+        wanted = {f"EGOVL_RUN_DIR={run_dir}".encode(), f"RANK={rank}".encode()}
+        for pid in processes.job_processes(self.settings.folder):
+            entry = Path(f"/proc/{pid}")
+            try:
+                variables = set((entry / "environ").read_bytes().split(b"\0"))
+                if wanted <= variables and b"jobs.rank" in (entry / "cmdline").read_bytes():
+                    return pid
+            except OSError:  # it has ended
+                continue
+        return None

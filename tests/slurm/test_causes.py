@@ -219,19 +219,12 @@ def test_rank_that_was_killed_is_a_crash_and_blames_no_node(
 ) -> None:
     run = launch_toy(slurm, tmp_path, "light=1", "save_every=10", num_steps=60)
     run.wait_step(12)
-    os.kill(_rank_pid(run, WORLD_SIZE - 1), signal.SIGKILL)
+    pid = run.slurm.find_rank(run.folder.path, WORLD_SIZE - 1)
+    assert pid is not None, f"the last rank does not run; {read_json(run.folder.state_json)}"
+    os.kill(pid, signal.SIGKILL)
     run.wait_end()
     outcome = run.outcome(1)
     assert (outcome["cause"], outcome["blamed"]) == ("crash", [])
     assert run.folder.read_state()["budgets"]["crash"] == 2
     run.assert_continued_from_last_commit(2)
     run.assert_right_result()
-
-
-def _rank_pid(run: ToyRun, rank: int) -> int:
-    for name in run.slurm.settings.node_names:
-        for pid, command in run.slurm.processes_on(name).items():
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if "jobs.rank" in command and f"RANK={rank}".encode() in variables:
-                return pid
-    raise AssertionError(f"rank {rank} does not run; {read_json(run.folder.state_json)}")

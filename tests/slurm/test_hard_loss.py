@@ -24,12 +24,9 @@ def _node_name(run: ToyRun, index: int) -> str:
 
 
 def _rank_pid(run: ToyRun, rank: int) -> int:
-    for name in run.slurm.settings.node_names:
-        for pid, command in run.slurm.processes_on(name).items():
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if "jobs.rank" in command and f"RANK={rank}".encode() in variables:
-                return pid
-    raise AssertionError(f"rank {rank} does not run")
+    pid = run.slurm.find_rank(run.folder.path, rank)
+    assert pid is not None, f"rank {rank} does not run"
+    return pid
 
 
 def _agent_pid(run: ToyRun, index: int) -> int:
