@@ -47,7 +47,9 @@ TASK = "0"
 """Folder that YouCook2's clips name before their video."""
 
 _SIDE = 8  # of the small picture, pixels
-_TABLE = 0.42  # mean brightness of the tables: what all clips share would drown what tells them apart
+_TABLE = (
+    0.42  # mean brightness of the tables: what all clips share would drown what tells them apart
+)
 _INSTRUCTION = "Describe the main action in the video."
 _SPOKEN = ("now you {}", "so let us see how one {}", "and here she {}")
 
