@@ -25,7 +25,6 @@ from egovl.convert.narrator import load_decoder, load_own_decoder
 from egovl.convert.unpickle import CheckpointError as ConvertError
 from egovl.convert.unpickle import load_checkpoint
 from egovl.data.loader import EvalLoader, LoaderError, build_eval_loader
-from egovl.data.subset import Subset
 from egovl.engine.checkpoint import COMMIT, committed, load_into, read_commit, read_weights
 from egovl.engine.checkpoint import CheckpointError as SaveError
 from egovl.engine.evaluator import Evaluation, StopAgreed, evaluate
@@ -290,13 +289,13 @@ def newest_checkpoint(folder: Path) -> Path:
 def _evaluations(recipe: Recipe, tokenizer: Any) -> list[Evaluation]:
     def build(name: str, stage: StageConfig) -> Evaluation:
         dataset = stage.dataset.build()
-        every = range(0, len(dataset), stage.every)
         loader = build_eval_loader(
-            dataset if stage.every == 1 else Subset(dataset, every),
+            dataset,
             stage.loader,
             tokenizer,
             rank=dist.rank(),
             world_size=dist.world_size(),
+            every=stage.every,
         )
         return Evaluation(name, bind(stage.task.build(), dataset, tokenizer), loader)
 

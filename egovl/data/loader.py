@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,11 +140,15 @@ def build_eval_loader(
     *,
     rank: int,
     world_size: int,
+    every: int = 1,
 ) -> EvalLoader:
-    """Every sample exactly once over all ranks: this rank has ``rank, rank + world_size, ...``."""
-    order = range(len(dataset))
+    """Every sample exactly once over all ranks: this rank has ``rank, rank + world_size, ...``.
+
+    With ``every`` above 1 only every n-th row of the dataset.
+    """
+    order: Sequence[int] = range(0, len(dataset), every)
     if isinstance(dataset, OrdersEvaluation):
-        order = dataset.evaluation_order()
+        order = [row for row in dataset.evaluation_order() if row % every == 0]
     mine = order[rank::world_size]
     size = config.eval_batch_size
     plans = [BatchPlan(None, tuple(mine[i : i + size])) for i in range(0, len(mine), size)]

@@ -88,6 +88,12 @@ def test_training_batches_hold_an_anchor_and_its_partner_side_by_side(
     assert video.min() >= 15 and video.max() < 26
 
 
+def test_every_second_sample_is_read_as_the_dataset_reads_it(pairs: ViewPairsConfig) -> None:
+    (batch,) = build_eval_loader(pairs.build(), LOADER, tokens, rank=0, world_size=1, every=2)
+    assert batch.index.tolist() == [0, 2]
+    assert batch.video is not None and batch.video.shape == (2, 2, 4, 3)
+
+
 def test_a_video_without_features_is_named(pairs: ViewPairsConfig, tmp_path: Path) -> None:
     (tmp_path / "features" / "b.npy").unlink()
     with pytest.raises(DecodeError, match=r"b: .* has no features of 'b'"):
