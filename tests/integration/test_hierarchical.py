@@ -86,23 +86,28 @@ class StopAfter(StopRequest):
         return self._left < 0
 
 
-def store_clips(file: str, run_dir: str, stop_after: int) -> int:
-    """Batches of this rank until the clips are stored, or a stop."""
+def store_clips(file: str, folder: str) -> list[int]:
+    """Batches of this rank in three attempts: unbroken, stopped after some, resumed."""
     recipe = load_recipe(Path(file), [*SMALL, "train.parents.loader.eval_batch_size=8"])
     assert recipe.train is not None
     torch.manual_seed(recipe.seed)
     model, tokenizer = recipe.model.build(), recipe.tokenizer.build()
-    streams = TrainStreams(recipe, recipe.train, tokenizer)
-    task, seen, eval_step = recipe.train.task.build(), [], ClipEncoding.eval_step
+    seen, eval_step = [0, 0, 0], ClipEncoding.eval_step
 
     def counted(self: ClipEncoding, model: torch.nn.Module, batch: Any) -> dict[str, Any]:
-        seen.append(len(batch.index))
+        seen[attempt] += 1
         return eval_step(self, model, batch)
 
     ClipEncoding.eval_step = counted  # of this process, which ends
-    with contextlib.suppress(StopAgreed):
-        _cache_clips(streams, model, task, RunFolder(Path(run_dir), 1), StopAfter(stop_after))
-    return len(seen)
+    for attempt, (name, batches) in enumerate((("whole", 100), ("broken", 2), ("broken", 100))):
+        streams = TrainStreams(recipe, recipe.train, tokenizer)
+        run_folder = RunFolder(Path(folder) / name, 1)
+        run_folder.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(StopAgreed):
+            _cache_clips(streams, model, recipe.train.task.build(), run_folder, StopAfter(batches))
+        assert (run_folder.path / "parent_clips.npy").exists() == (attempt != 1)
+        dist.barrier()
+    return seen
 
 
 def curve(run_dir: Path) -> dict[int, dict[str, Any]]:
@@ -136,15 +141,11 @@ def test_a_run_stopped_in_both_turns_equals_the_unbroken_one_bit_for_bit(
 @pytest.mark.slow
 def test_a_stop_while_clips_are_stored_loses_none_of_them(project: Path, tmp_path: Path) -> None:
     file = str(project / "configs/debug/hierarchical.yaml")
-    counts = {}
-    for name, stop_after in (("whole", 100), ("broken", 2), ("broken again", 100)):
-        run_dir = tmp_path / name.split()[0]
-        run_dir.mkdir(exist_ok=True)
-        counts[name] = run_ranks(2, store_clips, file, str(run_dir), stop_after)
-        stored = run_dir / "parent_clips.npy"
-        assert stored.exists() == (name != "broken")
+    counts = run_ranks(2, store_clips, file, str(tmp_path / "runs"))
     # 85 stretches in batches of 8 on two ranks; a stop is seen one batch after it was asked for
-    assert counts == {"whole": [6, 6], "broken": [3, 3], "broken again": [3, 3]}
-    whole, broken = (np.load(tmp_path / x / "parent_clips.npy") for x in ("whole", "broken"))
+    assert counts == [[6, 3, 3]] * 2
+    whole, broken = (
+        np.load(tmp_path / "runs" / x / "parent_clips.npy") for x in ("whole", "broken")
+    )
     assert np.array_equal(whole, broken)
-    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["parent_clips.npy"]
+    assert [path.name for path in (tmp_path / "runs/broken").iterdir()] == ["parent_clips.npy"]
