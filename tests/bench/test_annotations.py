@@ -37,10 +37,10 @@ from pathlib import Path
 from egovl.data.configs import EgoClipConfig
 from egovl.data.order import global_batches, sample_order
 
-def own_mib():  # written pages; mapped ones are the system's cache, shared and given back at need
+def own_mib():  # pages of no file; mapped ones are the system's cache, shared, given back at need
     fields = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text()
                   .splitlines()[1:])
-    return int(fields["Private_Dirty"].split()[0]) / 1024
+    return int(fields["Anonymous"].split()[0]) / 1024
 
 folder, batch, lookups = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 import egovl.data.datasets.egoclip
