@@ -18,6 +18,7 @@ _INHERITED = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
 _KEPT = ("SLURM_CONF",)
 
 DEFAULT_KILL_WAIT_SEC = 30
+CREDENTIAL_SEC = 5  # from a requeued job's end to its start; clocks of nodes differ a little
 
 # Slurm's word for an end -> the cause as this project calls it. CANCELLED says too little.
 END_CAUSES = {
@@ -232,12 +233,15 @@ def cluster_name() -> str | None:
 
 
 def start_now(job_id: str) -> None:
-    """Have a pending job of ours start as soon as it can, whatever begin time it has.
+    """Have a pending job of ours start in seconds, whatever begin time it has.
+
+    Not at once: slurmd refuses a job whose credential is of the second in which it revoked the one
+    before a requeue, and the job has failed then.
 
     Raises:
         SubmitError: with Slurm's words if it refuses.
     """
-    _ask(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+    _ask(["scontrol", "update", f"JobId={job_id}", f"StartTime=now+{CREDENTIAL_SEC}"])
 
 
 def exclude_nodes(job_id: str, names: Sequence[str]) -> None:

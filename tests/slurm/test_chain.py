@@ -18,7 +18,6 @@ from jobs.run_folder import RunFolder, read_json
 from tests.slurm.client import SlurmClient
 from tests.slurm.toy_members import (
     RESOURCES,
-    hurry,
     job_of,
     make_place,
     starts_of,
@@ -66,7 +65,7 @@ def test_the_last_stage_starts_once_after_the_true_end_of_a_twice_stopped_one(
     first, second, third = paths(launch(tmp_path, *stages))
     assert (state_of(second), state_of(third)) == ("waiting", "waiting")
     waiting = job_of(third)
-    wait_states([second], lambda state: state == "running", 60.0)
+    wait_states([second], lambda state: state == "running", 90.0)
     for attempt in (2, 3):
         assert stop_by_hand(second) == attempt
         assert (state_of(third), starts_of(third)) == ("waiting", [])
@@ -74,7 +73,7 @@ def test_the_last_stage_starts_once_after_the_true_end_of_a_twice_stopped_one(
         assert f"afterany:{job_of(second)}(" in dependency
     launch(tmp_path, *stages)  # in the middle of it: all is done or at work
     assert job_of(third) == waiting
-    wait_states([third], lambda state: state == "done", 60.0)
+    wait_states([third], lambda state: state == "done", 90.0)
     assert [starts_of(run) for run in (first, second, third)] == [[1], [1, 2, 3], [1]]
     result = read_json(second / "result.json") or {}
     assert started(third) > result["time"]
@@ -105,12 +104,12 @@ def test_a_stage_after_a_sweep_reads_the_best_member_whatever_happened_to_the_ot
     first, one, failing, other, end = paths(planned)
     link = planned[-1].groups[0].link
     assert link is not None
-    wait_states([one], lambda state: state == "running", 60.0)
+    wait_states([one], lambda state: state == "running", 90.0)
     assert stop_by_hand(one) == 2
     assert (starts_of(end), link.exists()) == ([], False)
-    wait_states([failing], lambda state: state == "failed", 60.0)
+    wait_states([failing], lambda state: state == "failed", 90.0)
     if way == "stop":
-        wait_states([end], lambda state: state == "cancelled", 60.0)
+        wait_states([end], lambda state: state == "cancelled", 90.0)
         assert "told to fail" in RunFolder(end).read_state()["reason"]
         (tmp_path / "runs" / "mended").touch()
         again = launch(tmp_path, *stages)  # the two others are done or at work
@@ -136,8 +135,8 @@ def test_nothing_starts_after_a_failed_stage_and_all_goes_on_once_it_is_mended(
         stage("third", "need=${second.run}/result.json"),
     )
     first, second, third = paths(launch(tmp_path, *stages))
-    wait_states([first], lambda state: state == "failed", 60.0)
-    wait_states([second, third], lambda state: state == "cancelled", 30.0)
+    wait_states([first], lambda state: state == "failed", 90.0)
+    wait_states([second, third], lambda state: state == "cancelled", 90.0)
     for run in (second, third):
         state = RunFolder(run).read_state()
         assert (state["cause"], starts_of(run)) == ("parent", [])
@@ -145,7 +144,7 @@ def test_nothing_starts_after_a_failed_stage_and_all_goes_on_once_it_is_mended(
     wait_for(lambda: not slurm.run("squeue", "-h").strip(), 90.0, "the queue to be empty")
     (tmp_path / "runs" / "mended").touch()
     launch(tmp_path, *stages)
-    wait_states([first, second, third], lambda state: state == "done", 60.0)
+    wait_states([first, second, third], lambda state: state == "done", 90.0)
 
 
 def test_a_stage_that_starts_too_early_goes_back_behind_its_parent(
@@ -156,7 +155,7 @@ def test_a_stage_that_starts_too_early_goes_back_behind_its_parent(
         stage("second", "need=${first.run}/result.json"),
     )
     first, second = paths(launch(tmp_path, *stages))
-    wait_states([first], lambda state: state == "running", 60.0)
+    wait_states([first], lambda state: state == "running", 90.0)
     job = job_of(second)
     slurm.run("scontrol", "update", f"JobId={job}", "Dependency=")
     attempt = RunFolder(second).attempt(1)
@@ -170,8 +169,7 @@ def test_a_stage_that_starts_too_early_goes_back_behind_its_parent(
         "the stage to wait for its parent again",
     )
     (tmp_path / "runs" / "mended").touch()
-    wait_states([first], lambda state: state == "done", 30.0)
-    hurry(slurm, job)
+    wait_states([first], lambda state: state == "done", 90.0)
     wait_states([second], lambda state: state == "done", 150.0)
     assert starts_of(second) == [2]
 
@@ -184,7 +182,7 @@ def test_children_follow_a_run_to_its_new_job(slurm: SlurmClient, tmp_path: Path
     )
     first, other, second = paths(launch(tmp_path, *stages))
     new = str(slurm.submit("sleep 60"))
-    wait_states([other], lambda state: state == "running", 60.0)
+    wait_states([other], lambda state: state == "running", 90.0)
     chain.repoint(RunFolder(first), new)
     shown = (scheduler.show_job(job_of(second)) or {})["Dependency"]
     assert shown.startswith(f"afterany:{new}(")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,18 +24,10 @@ HUNG_RANK = 2
 HANG = (f"hang_rank={HUNG_RANK}", "hang_at=18", "save_every=10", f"save_sec={SAVE_SEC}")
 
 
-def start_now(run: ToyRun) -> None:
-    """Have Slurm start a requeued job at once; it would wait for two minutes."""
-    command = ["scontrol", "update", f"JobId={run.job_id}", "StartTime=now"]
-    if run.slurm.state(run.job_id) == "PENDING":
-        subprocess.run(command, env=run.slurm.environment, capture_output=True, check=False)
-
-
 def wait_for_attempt(run: ToyRun, attempt: int, step: int) -> None:
     """Wait until all ranks have finished `step` in a later attempt."""
 
     def is_there() -> bool:
-        start_now(run)
         steps = [max(run.steps_of(rank, attempt), default=0) for rank in range(WORLD_SIZE)]
         return min(steps) >= step
 

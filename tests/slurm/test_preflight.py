@@ -11,7 +11,6 @@ from jobs.health import PreflightLimits
 from jobs.run_folder import read_json
 from tests.slurm.client import SlurmClient
 from tests.slurm.journey import Journey, make_checkout
-from tests.slurm.test_hang import start_now
 from tests.slurm.toy_run import NUM_NODES, launch_toy
 from tests.slurm.waiting import wait_for
 
@@ -110,7 +109,6 @@ def test_sick_node_is_named_and_left_out_of_the_next_attempt(
     assert (run.outcome(1)["state"], run.outcome(1)["cause"]) == ("queued", "preflight")
 
     def goes_on() -> bool:
-        start_now(run)
         return max(run.steps_of(0, 2), default=0) > 3
 
     wait_for(goes_on, 150.0, f"attempt 2 to step; {run.trouble()}")

@@ -12,7 +12,6 @@ from jobs.run_folder import RunFolder, read_json
 from jobs.spec import JobSpec, Resources
 from jobs.standing import find_standing
 from jobs.submit import Place
-from tests.slurm.client import SlurmClient
 from tests.slurm.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -91,14 +90,3 @@ def stop_by_hand(run: Path) -> int:
     wait_for(lambda: (read_json(outcome) or {}).get("state") == "queued", 90.0, "its stop")
     wait_for(lambda: starts_of(run)[-1] == before + 1, 90.0, "its next attempt")
     return before + 1
-
-
-def hurry(slurm: SlurmClient, job_id: str) -> None:
-    """Lift the two minutes (here: seconds) for which Slurm holds a requeued job."""
-
-    def is_held() -> bool:
-        shown = scheduler.show_job(job_id) or {}
-        return shown.get("JobState") == "PENDING"
-
-    wait_for(is_held, 90.0, f"job {job_id} to be back in the queue")
-    slurm.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
