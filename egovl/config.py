@@ -296,23 +296,33 @@ def _set(tree: Tree, keys: list[str], value: Any, override: str) -> None:
     tree[keys[-1]] = value
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one block, of which the last one would win unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                mark = node.value[number][0].start_mark
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key!r} stands twice: remove one", problem_mark=mark
-                )
-        return super().construct_mapping(node, deep)
+def _refuse_doubles(node: yaml.Node | None) -> None:
+    """Refuse a key that stands twice in one block, of which the last one would win unseen."""
+    waiting, seen = [node], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an anchor's
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            waiting += (value for _, value in node.value)
+            keys = [key.value for key, _ in node.value]
+            for number, key in enumerate(keys):
+                if key in keys[:number]:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"the key {key!r} stands twice: remove one",
+                        problem_mark=node.value[number][0].start_mark,
+                    )
 
 
 def _read_yaml(file: Path) -> Tree:
     try:
-        tree = yaml.load(file.read_text(), _StrictLoader)
+        text = file.read_text()
+        # before blocks are merged: a key that overrides a merged one stands once
+        _refuse_doubles(yaml.compose(text, yaml.SafeLoader))
+        tree = yaml.safe_load(text)
     except FileNotFoundError as error:
         near = sorted(f.name for f in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
         raise ConfigError(f"{file}: no such recipe{_closest(file.name, near)}") from error

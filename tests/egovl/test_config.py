@@ -124,6 +124,12 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> Non
         load_tree(tmp_path / "twice.yaml")
 
 
+def test_a_key_that_overrides_a_merged_one_stands_once(tmp_path: Path) -> None:
+    text = "low: &b {a: 1, c: 2}\ndeep: {er: {x: &x {<<: *b, a: 3}}}\nend: {<<: *x, d: 4}\n"
+    (tmp_path / "merged.yaml").write_text(text)
+    assert load_tree(tmp_path / "merged.yaml")["end"] == {"a": 3, "c": 2, "d": 4}
+
+
 def test_data_roots_come_from_the_nearest_paths_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
