@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.errors import SubmitError
+from jobs.query import Query
 
 # A job that submits a job must not hand down its own allocation (SLURM_CONF says where Slurm is).
 _INHERITED = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
@@ -34,24 +35,21 @@ END_CAUSES = {
 # Names that Slurm has told this process.
 _seen_partitions: set[str] = set()
 
+_CONFIGURATION = ["scontrol", "show", "config"]
+_asked_ahead: Query | None = None
+
 
 def _run(argv: list[str], timeout_sec: float = 30) -> subprocess.CompletedProcess[str]:
-    # a list of an array's members is cut off after 64 characters otherwise
-    env = {**os.environ, "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
-    try:
-        return subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout_sec, env=env, check=False
-        )
-    except FileNotFoundError as error:
-        raise SubmitError(f"{argv[0]} is not on this machine's PATH: no Slurm here") from error
-    except subprocess.TimeoutExpired as error:
-        raise SubmitError(f"{' '.join(argv)}: no answer in {timeout_sec:g} s") from error
+    return Query(argv, timeout_sec).wait()
 
 
 def _ask(argv: list[str], timeout_sec: float = 30) -> str:
-    result = _run(argv, timeout_sec)
+    return _text_of(_run(argv, timeout_sec))
+
+
+def _text_of(result: subprocess.CompletedProcess[str]) -> str:
     if result.returncode != 0:
-        raise SubmitError(f"{' '.join(argv)}: {_said(result)}")
+        raise SubmitError(f"{' '.join(result.args)}: {_said(result)}")
     return result.stdout
 
 
@@ -73,18 +71,24 @@ def slurm_answers() -> bool:
     return result.returncode == 0
 
 
-def check_partition(name: str) -> None:
-    """Make sure that Slurm knows a partition.
+def ask_partition(name: str) -> Callable[[], None]:
+    """Ask whether Slurm knows a partition; the returned function waits for the answer.
 
-    Raises:
-        SubmitError: with Slurm's own words and the partitions there are.
+    It raises `SubmitError` with Slurm's own words and the partitions there are.
     """
     if name in _seen_partitions:
-        return
-    result = _run(["scontrol", "show", "partition", name])
-    if result.returncode != 0:
-        known = _run(["sinfo", "--noheader", "--format=%R"]).stdout.split()
-        raise SubmitError(f"Slurm: {_said(result)}; partitions: {', '.join(sorted(set(known)))}")
+        return lambda: None
+    query = Query(["scontrol", "show", "partition", name])
+
+    def wait() -> None:
+        result = query.wait()
+        if result.returncode != 0:
+            known = _run(["sinfo", "--noheader", "--format=%R"]).stdout.split()
+            raise SubmitError(
+                f"Slurm: {_said(result)}; partitions: {', '.join(sorted(set(known)))}"
+            )
+
+    return wait
 
 
 def show_job(job_id: str) -> dict[str, str] | None:
@@ -209,7 +213,7 @@ def show_config() -> dict[str, str]:
     Raises:
         SubmitError: if Slurm does not answer.
     """
-    return parse_configuration(_ask(["scontrol", "show", "config"]))
+    return parse_configuration(_ask(_CONFIGURATION))
 
 
 def show_all(what: str) -> list[dict[str, str]]:
@@ -227,7 +231,7 @@ def cluster_name() -> str | None:
     if not is_installed():
         return None
     try:
-        return show_config().get("ClusterName", "")
+        return ask_configuration()().get("ClusterName", "")
     except SubmitError:
         return None
 
@@ -331,31 +335,22 @@ def find_by_comments(comments: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def ask_ahead() -> None:
+    """Ask for the configuration at a launcher's first step: one answer for the whole process."""
+    global _asked_ahead
+    if _asked_ahead is None and shutil.which(_CONFIGURATION[0]):
+        _asked_ahead = Query(_CONFIGURATION)
+
+
 def ask_configuration() -> Callable[[], dict[str, str]]:
     """Ask for the controller's configuration; the returned function waits for the answer.
 
     It raises `SubmitError` if Slurm is not there or does not answer.
     """
-    argv = ["scontrol", "show", "config"]
-    pipe = subprocess.PIPE
-    try:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
-        )
-    except FileNotFoundError:
-        return lambda: parse_configuration(_ask(argv))
-
-    def wait() -> dict[str, str]:
-        try:
-            output, message = process.communicate(timeout=30)
-        except subprocess.TimeoutExpired as error:
-            process.kill()
-            raise SubmitError("scontrol show config: no answer in 30 s") from error
-        if process.returncode != 0:
-            raise SubmitError(f"scontrol show config: {message.strip()}")
-        return parse_configuration(output)
-
-    return wait
+    if shutil.which(_CONFIGURATION[0]) is None:
+        return show_config
+    query = _asked_ahead or Query(_CONFIGURATION)
+    return lambda: parse_configuration(_text_of(query.wait()))
 
 
 def parse_configuration(text: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,9 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
         JobsError: if the code cannot be copied, the configuration is wrong, or Slurm refuses; no
             new run folder is left.
     """
-    check_request(spec, executor)
+    wait_for_slurm = ask_request(spec, executor)
     snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
+    wait_for_slurm()
     check = ConfigurationCheck(spec.module, place.check, snapshot, place.home)
     provenance = Provenance(place.home, snapshot.repositories, ask_slurm=executor == "slurm")
     check.wait()
@@ -104,15 +105,21 @@ def launch(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> Laun
 
 
 def check_request(spec: JobSpec, executor: str) -> None:
-    """Make sure that the executor can have what is asked for, before anything is written.
+    """Make sure that the executor can have what is asked for.
 
     Raises:
         SubmitError: with what there is.
     """
-    if executor == "slurm" and spec.resources.partition:
-        slurm.check_partition(spec.resources.partition)
+    ask_request(spec, executor)()
+
+
+def ask_request(spec: JobSpec, executor: str) -> Callable[[], None]:
+    """Begin `check_request`; the returned function ends it."""
     if executor != "slurm" and spec.resources.nodes != 1:
         raise SubmitError(f"the {executor} executor has one node, {spec.resources.nodes} asked for")
+    if executor != "slurm" or not spec.resources.partition:
+        return lambda: None
+    return slurm.ask_partition(spec.resources.partition)
 
 
 def launch_copy(

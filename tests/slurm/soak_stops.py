@@ -106,7 +106,7 @@ def _soak_profile(folder: Path, name: str, count: int, seed: int) -> Stops:
         for attempt, kind in enumerate(itertools.islice(itertools.cycle(CYCLE), count), 1):
             seen = max((step["step"] for step in run.steps(0)), default=0)
             run.wait_step(seen + draw.randrange(3, 40), attempt)
-            _stop_once(run, attempt, kind, result)
+            stop_once(run, attempt, kind, result)
         run.wait_step(1, count + 1)
         slurm.cancel(run.job_id)
         run.wait_end("cancelled", 60.0)
@@ -120,7 +120,8 @@ def _soak_profile(folder: Path, name: str, count: int, seed: int) -> Stops:
     return result
 
 
-def _stop_once(run: ToyRun, attempt: int, kind: str, result: Stops) -> None:
+def stop_once(run: ToyRun, attempt: int, kind: str, result: Stops) -> None:
+    """Stop an attempt in one of the KINDS and note what came of it; the next one is at work."""
     folder, job = run.folder.attempt(attempt), run.job_id
     told = time.time()
     intruder = None
