@@ -83,13 +83,13 @@ LINES = {
         60,
     ),
     "jobs-2": Line(
-        "launch, arrays, snapshot, status and collection beside the usual ways, in one run each",
+        "launch, arrays, snapshot, stops, status, collect beside the usual ways, in one run each",
         (
             "-m pytest --benchmark-only -q -s tests/bench/test_help.py tests/bench/test_launch.py "
             "tests/bench/test_snapshot.py tests/bench/test_array.py tests/bench/test_status.py "
-            "tests/bench/test_collect.py",
+            "tests/bench/test_collect.py tests/bench/test_stop.py",
         ),
-        15,
+        8,
     ),
     "jobs-3": Line(
         "100 warned stops lose no step; 1,000 killed races never continue a run twice",
@@ -138,9 +138,9 @@ LINES = {
         10,
     ),
     "dual-7": Line(
-        "annotations of 0.4 and 4 million rows: first batch, memory, same-video lookup",
+        "annotations of 0.4, 4 and 40 million rows: first batch, memory, same-video lookup",
         ("-m pytest tests/bench/test_annotations.py --benchmark-only -q -s",),
-        5,
+        8,
     ),
     "hiervl-1": Line(
         "parity on every family of HierVL, its state dict at full size",

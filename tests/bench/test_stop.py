@@ -39,7 +39,7 @@ sleep 600"""
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[SlurmClient]:
     folder = Path(tempfile.mkdtemp(prefix=f"egovl-slurm-{os.getpid()}-"))
-    local = bring_up_or_skip(Settings(folder / "s"))
+    local = bring_up_or_skip(Settings(folder / "s", credential_sec=120))
     environment = os.environ.copy()
     os.environ.update(local.environment)
     yield SlurmClient(local)

@@ -47,6 +47,7 @@ class Settings:
     send_user_signal: at preemption the steps get the job's own `--signal` rather than TERM.
     preempt_mode: of the partitions that are preempted.
     job_requeue: whether jobs that do not say are requeued (by preemption, node failure, hand).
+    credential_sec: what a requeued job waits for; Slurm's own default is 120.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Settings:
     send_user_signal: bool = False
     preempt_mode: str = "REQUEUE"
     job_requeue: int = 1
+    credential_sec: int = 5
 
     def __post_init__(self) -> None:
         if self.preempt_mode not in PREEMPT_MODES:
@@ -149,7 +151,7 @@ def slurm_conf_text(settings: Settings) -> str:
         "SlurmUser=root",
         "SlurmdUser=root",
         "AuthType=auth/munge",
-        f"AuthInfo=socket={s.munge_socket},cred_expire=5",
+        f"AuthInfo=socket={s.munge_socket},cred_expire={s.credential_sec}",
         f"StateSaveLocation={s.path('state')}",
         f"SlurmdSpoolDir={s.path('spool')}/%n",
         f"SlurmctldPidFile={s.path('run')}/slurmctld.pid",
