@@ -36,7 +36,6 @@ test-fast: setup
 	$(PY) -m pytest -m "not slurm and not slow" -n 2 --dist loadfile
 
 soak: setup
-	$(PY) -m pytest -m soak
 	$(PY) -m tests.slurm.soak
 
 check: setup

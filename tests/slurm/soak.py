@@ -1,14 +1,16 @@
 """``make soak``: the long repetitions on the real Slurm; one table, non-zero exit on any miss.
 
-    python -m tests.slurm.soak                         everything, about an hour and a half
+    python -m tests.slurm.soak                         everything, about three hours
+    python -m tests.slurm.soak --part tests
     python -m tests.slurm.soak --part stops --trials 100 --profiles all
     python -m tests.slurm.soak --part claims --races 1000
     python -m tests.slurm.soak --part journey --times 20
 
-journey: real trainings preempted at random steps under both process trackers, every run compared
-bit for bit with an unbroken one. stops: warned stops of the toy trainer under every combination of
-tracker, preemption signal, PreemptMode and JobRequeue. claims: those who may continue a run race
-for it and are killed.
+tests: every test marked `soak`, among them the full product of the job layer's matrix. journey:
+real trainings preempted at random steps under both process trackers, every run compared bit for bit
+with an unbroken one. stops: warned stops of the toy trainer under every combination of tracker,
+preemption signal, PreemptMode and JobRequeue. claims: those who may continue a run race for it and
+are killed.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ import argparse
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 from egovl.data.prepare.configs import SyntheticConfig
 from egovl.data.prepare.synthetic import render_corpus
+from tests.architecture.source import ROOT
 from tests.jobs.claim_race import run_trial
 from tests.slurm.client import SlurmClient
 from tests.slurm.configuration import PROFILES, TRACKERS, Settings
@@ -31,7 +37,7 @@ from tests.slurm.journey import Journey, differences, make_checkout
 from tests.slurm.soak_stops import HEADER, soak_stops, summary
 from tests.slurm.testbed import bring_up
 
-PARTS = ("journey", "stops", "claims")
+PARTS = ("tests", "journey", "stops", "claims")
 PREEMPTIONS_PER_RUN = 5
 STEPS = 250
 FLAGS = ("--nodes", "2", "--partition", "a100")
@@ -109,6 +115,27 @@ def soak_claims(folder: Path, args: argparse.Namespace) -> tuple[list[str], bool
     return [row], not wrong
 
 
+def soak_tests(folder: Path, _: argparse.Namespace) -> tuple[list[str], bool]:
+    """The marked tests' part of the table, a row per file, and whether none failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = folder / "tests.xml"
+    words = [sys.executable, "-m", "pytest", "-m", "soak", "-q", f"--junitxml={report}"]
+    status = subprocess.run(words, cwd=ROOT, check=False).returncode
+    counts: dict[str, Counter[str]] = {}
+    for case in ET.parse(report).getroot().iter("testcase"):
+        count = counts.setdefault(case.get("classname", ""), Counter())
+        kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
+        count.update(kinds or {"passed"})
+        count["seconds"] += round(float(case.get("time", "0")))
+    head = f"{'tests':58} passed failed skipped seconds"
+    rows = [
+        f"{name:58} {each['passed']:6} {each['failure'] + each['error']:6} {each['skipped']:7} "
+        f"{each['seconds']:7}"
+        for name, each in counts.items()
+    ]
+    return [head, *rows], status == 0 and bool(rows)
+
+
 def main() -> int:
     """Soak the parts asked for; fails where a step was lost, a cause wrong or a bit differs."""
     parser = argparse.ArgumentParser(
@@ -122,7 +149,12 @@ def main() -> int:
     parser.add_argument("--races", type=int, default=1000, help="claims: how many")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     args = parser.parse_args()
-    parts = {"claims": soak_claims, "stops": soak_warned, "journey": soak_journey}
+    parts = {
+        "tests": soak_tests,
+        "claims": soak_claims,
+        "stops": soak_warned,
+        "journey": soak_journey,
+    }
     table: list[str] = []
     is_good = True
     for name, soak in parts.items():
