@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from jobs.ledger import comment_tag, record_job
+from jobs.ledger import adopt, comment_tag
 from jobs.queue_view import Queue
 from jobs.run_facts import RunFacts
 from jobs.run_folder import read_json
@@ -131,8 +131,9 @@ def _judge_submitting(facts: RunFacts, queue: Queue) -> Judgement | None:
 
 
 def _adopt(facts: RunFacts, job: QueuedJob) -> None:
-    """Write down the job of a launcher that died between sbatch and its own note."""
+    """Take up the job of a launcher that died between sbatch and its own note."""
+    facts.job.update(job_id=job.job_id, executor="slurm")
     try:
-        record_job(facts.run, facts.token, job.job_id, "slurm")
+        adopt(facts.run, facts.token, job.job_id)
     except OSError as error:  # somebody else's run: it is found by its tag every time
         logger.debug("%s: %s", facts.path, error)

@@ -1,10 +1,9 @@
 """`runs/.ledger.jsonl`: what was handed to a scheduler, so that no job is ever out of sight.
 
 A line `submitting` stands there before sbatch runs, with the tag that is also the job's comment;
-`submitted`, `refused` or `lost` close it. A launcher that is killed in between leaves a tag open:
-`adopt_orphans` looks all open tags up in one question to Slurm and writes down what it finds,
-`adopt_found` does so with a look at the queue that was had anyway. The line of an array names the
-folder of its launch in place of a run.
+`submitted` or `refused` close it. A launcher that is killed in between leaves a tag open, and the
+next look at the queue closes it. The line of an array names the folder of its launch in place of a
+run.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs import slurm
-from jobs.errors import SubmitError
 from jobs.node import is_alive, process_start
 from jobs.run_folder import RunFolder, append_line, read_json, write_json_atomic
 
@@ -65,16 +63,6 @@ class Entry:
         return time.time() < self.time + SUBMITTING_SEC
 
 
-@dataclass(frozen=True)
-class Adopted:
-    """A job found again: its run, and what the scheduler calls it."""
-
-    run: Path
-    job_id: str
-    executor: str
-    tag: str
-
-
 def comment_tag(token: str) -> str:
     """Return the comment by which the job of a submission is found in the queue."""
     return f"{_TAG}{token}"
@@ -97,10 +85,6 @@ class Ledger:
     def refused(self, run: RunFolder, token: str, executor: str) -> None:
         """Write down that the scheduler did not take it."""
         self._append(run, token, executor, "refused")
-
-    def lost(self, run: RunFolder, token: str, executor: str) -> None:
-        """Write down that no scheduler knows it: its launcher died before it was queued."""
-        self._append(run, token, executor, "lost")
 
     def open_submissions(self) -> list[Entry]:
         """Return the submissions of which nobody has written down how they came out.
@@ -157,49 +141,7 @@ def _parse(line: bytes) -> Entry | None:
         return None
 
 
-def adopt_orphans(runs: Path) -> list[Adopted]:
-    """Record every job that was queued by a launcher that died before it wrote that down.
-
-    Slurm is asked once, and only where an entry is open. Where it does not answer, its entries
-    stay open for the next time.
-    """
-    ledger = Ledger(runs)
-    adopted: list[Adopted] = []
-    asked: list[Entry] = []
-    for entry in ledger.open_submissions():
-        job = read_json(entry.run.job_json(entry.token))
-        if job is not None:
-            job_id = str(job["job_id"])
-            ledger.submitted(entry.run, entry.token, entry.executor, job_id)
-            adopted.append(Adopted(entry.run.path, job_id, entry.executor, entry.tag))
-        elif entry.is_under_way:
-            continue
-        elif entry.executor == "slurm":
-            asked.append(entry)
-        else:
-            ledger.lost(entry.run, entry.token, entry.executor)
-    return adopted + _ask_slurm(ledger, asked)
-
-
-def _ask_slurm(ledger: Ledger, entries: Iterable[Entry]) -> list[Adopted]:
-    entries = list(entries)
-    if not entries or not slurm.is_installed():
-        return []
-    try:
-        found = slurm.find_by_comments([entry.tag for entry in entries])
-    except SubmitError as error:
-        logger.warning("submissions without a known job are looked for later: %s", error)
-        return []
-    adopted: list[Adopted] = []
-    for entry in entries:
-        if (job_id := found.get(entry.tag)) is None:
-            ledger.lost(entry.run, entry.token, "slurm")
-        else:
-            adopted += _adopt(ledger, entry, job_id)
-    return adopted
-
-
-def adopt_found(runs: Path, found: Mapping[str, str]) -> list[Adopted]:
+def adopt_found(runs: Path, found: Mapping[str, str]) -> None:
     """Record the jobs in the queue whose launcher died before it wrote them down.
 
     Args:
@@ -207,19 +149,21 @@ def adopt_found(runs: Path, found: Mapping[str, str]) -> list[Adopted]:
         found: comment -> job id, an array's own, of the jobs in the queue.
     """
     ledger = Ledger(runs)
-    entries = ledger.open_submissions() if found else []
-    missed = [each for each in entries if each.tag in found and not each.is_under_way]
-    return [each for entry in missed for each in _adopt(ledger, entry, found[entry.tag])]
+    for entry in ledger.open_submissions() if found else ():
+        job_id = found.get(entry.tag)
+        if job_id is None or entry.is_under_way:
+            continue
+        if entry.run.path.is_dir():
+            adopt(entry.run, entry.token, job_id)
+        else:
+            logger.warning("job %s belongs to %s, which is gone", job_id, entry.run.path)
+            ledger.submitted(entry.run, entry.token, "slurm", job_id)
 
 
-def _adopt(ledger: Ledger, entry: Entry, job_id: str) -> list[Adopted]:
-    is_there = entry.run.path.is_dir()
-    if is_there:
-        record_job(entry.run, entry.token, job_id, "slurm")
-    else:
-        logger.warning("job %s belongs to %s, which is gone", job_id, entry.run.path)
-    ledger.submitted(entry.run, entry.token, "slurm", job_id)
-    return [Adopted(entry.run.path, job_id, "slurm", entry.tag)] if is_there else []
+def adopt(run: RunFolder, token: str, job_id: str) -> None:
+    """Record the job of one submission, and close its line."""
+    record_job(run, token, job_id, "slurm")
+    Ledger(run.path.parent.parent).submitted(run, token, "slurm", job_id)
 
 
 def find_lost_job(run: RunFolder, token: str) -> dict[str, Any] | None:
@@ -230,16 +174,14 @@ def find_lost_job(run: RunFolder, token: str) -> dict[str, Any] | None:
     """
     ledger = Ledger(run.path.parent.parent)
     executor, event = ledger.find_event(token)
-    if executor not in ("slurm", "") or event in ("refused", "lost") or not slurm.is_installed():
+    if executor not in ("slurm", "") or event == "refused" or not slurm.is_installed():
         return None
     if not executor and not slurm.slurm_answers():
         return None
     job_id = slurm.find_by_comment(comment_tag(token))
     if job_id is None:
         return None
-    record_job(run, token, job_id, "slurm")
-    if executor:
-        ledger.submitted(run, token, executor, job_id)
+    adopt(run, token, job_id)
     return read_json(run.job_json(token))
 
 

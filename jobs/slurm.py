@@ -148,11 +148,6 @@ def parse_time(text: str | None) -> float | None:
         return None
 
 
-def find_by_comment(comment: str) -> str | None:
-    """Return the id of the job with this comment."""
-    return find_by_comments([comment]).get(comment)
-
-
 def requeue(job_id: str) -> None:
     """Put a running job back into the queue; its processes get SIGTERM at once.
 
@@ -317,21 +312,20 @@ def is_installed() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def find_by_comments(comments: Iterable[str]) -> dict[str, str]:
-    """Return comment -> job id (an array's own) of those that Slurm knows, in one question.
+def find_by_comment(comment: str) -> str | None:
+    """Return the id, an array's own, of the job with this comment; None if Slurm knows none.
 
     Jobs that ended some minutes ago count: Slurm forgets them after `MinJobAge`.
 
     Raises:
         SubmitError: if Slurm does not answer.
     """
-    wanted = set(comments)
-    found: dict[str, str] = {}
+    found = None
     text = _ask(["squeue", "--noheader", "--all", "--states=all", "--format=%F|%T|%k"])
     for line in text.splitlines():
-        job_id, state, comment = (part.strip() for part in line.split("|", 2))
-        if comment in wanted and (comment not in found or state in ("PENDING", "RUNNING")):
-            found[comment] = job_id
+        job_id, state, named = (part.strip() for part in line.split("|", 2))
+        if named == comment and (found is None or state in ("PENDING", "RUNNING")):
+            found = job_id
     return found
 
 

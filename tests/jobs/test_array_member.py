@@ -12,7 +12,7 @@ from jobs.array_launch import Launched, launch_array
 from jobs.cluster import Cluster
 from jobs.errors import RunError, SubmitError
 from jobs.find_run import find_run
-from jobs.ledger import Ledger, adopt_found
+from jobs.ledger import Ledger
 from jobs.resume import resume
 from jobs.run_folder import RunFolder, read_json
 from jobs.status import StatusReader
@@ -157,7 +157,6 @@ def test_a_launch_that_died_before_its_record_is_adopted_by_the_next_look_at_the
     assert named.is_file()
     assert Ledger(runs).open_submissions() == []
     assert (read_json(RunFolder(array.path).job_json(token)) or {})["job_id"] == "5"
-    assert adopt_found(runs, {f"egovl-{token}": "5"}) == []
 
 
 def test_an_array_of_which_slurm_does_not_say_whether_it_has_it_keeps_its_files(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.ledger import Ledger, adopt_orphans, find_lost_job, record_job
+from jobs.errors import SubmitError
+from jobs.ledger import Ledger, adopt_found, comment_tag, find_lost_job, record_job
 from jobs.run_folder import RunFolder, create_json, read_json
 
 
@@ -37,11 +39,10 @@ def killed_launch(runs: Path, run: RunFolder, token: str, executor: str) -> None
 def test_only_submissions_whose_outcome_is_unknown_are_open(runs: Path) -> None:
     ledger, run = Ledger(runs), make_run(runs)
     assert ledger.open_submissions() == []
-    for token in ("done", "refused", "lost", "open"):
+    for token in ("done", "refused", "open"):
         ledger.submitting(run, token, "slurm")
     ledger.submitted(run, "done", "slurm", "7")
     ledger.refused(run, "refused", "slurm")
-    ledger.lost(run, "lost", "slurm")
     (entry,) = ledger.open_submissions()
     assert (entry.token, entry.run.path, entry.executor) == ("open", run.path, "slurm")
     assert (entry.host, entry.pid) == (os.uname().nodename, os.getpid())
@@ -65,56 +66,59 @@ def test_a_line_that_a_crash_cut_off_hides_no_other(runs: Path, cut: int) -> Non
     assert ledger.find_event("after") == ("slurm", "submitting")
 
 
-def test_a_job_that_was_recorded_but_not_in_the_ledger_is_closed(runs: Path) -> None:
+def test_a_job_in_the_queue_is_adopted_once_its_launcher_is_gone(runs: Path) -> None:
     run = make_run(runs)
-    killed_launch(runs, run, "t", "local")
-    record_job(run, "t", str(os.getpid()), "local")
-    (adopted,) = adopt_orphans(runs)
-    assert (adopted.run, adopted.job_id) == (run.path, str(os.getpid()))
-    assert adopt_orphans(runs) == []
-
-
-def test_a_local_launch_that_died_before_it_started_anything_is_lost(runs: Path) -> None:
-    run = make_run(runs)
-    killed_launch(runs, run, "t", "local")
-    assert adopt_orphans(runs) == []
+    killed_launch(runs, run, "t", "slurm")
+    adopt_found(runs, {comment_tag("other"): "6"})
+    assert [entry.token for entry in Ledger(runs).open_submissions()] == ["t"]
+    adopt_found(runs, {comment_tag("t"): "7"})
+    assert (read_json(run.job_json("t")) or {})["job_id"] == "7"
     assert Ledger(runs).open_submissions() == []
-    assert Ledger(runs).find_event("t") == ("local", "lost")
-    assert find_lost_job(run, "t") is None
+    assert Ledger(runs).find_event("t") == ("slurm", "submitted")
+
+
+def test_a_job_whose_run_is_gone_is_named_and_closed(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(runs)
+    killed_launch(runs, run, "t", "slurm")
+    shutil.rmtree(run.path)
+    adopt_found(runs, {comment_tag("t"): "7"})
+    assert f"job 7 belongs to {run.path}, which is gone" in caplog.text
+    assert Ledger(runs).open_submissions() == []
+    assert not run.path.exists()
 
 
 def test_a_launch_under_way_is_left_alone(runs: Path) -> None:
     ledger, run = Ledger(runs), make_run(runs)
+    found = {comment_tag("t"): "7", comment_tag("u"): "8"}
     with subprocess.Popen(["/bin/sleep", "30"]) as other:
-        ledger._append(run, "t", "local", "submitting", host=os.uname().nodename, pid=other.pid)
-        assert adopt_orphans(runs) == []
-        assert len(ledger.open_submissions()) == 1
+        ledger._append(run, "t", "slurm", "submitting", host=os.uname().nodename, pid=other.pid)
+        ledger._append(run, "u", "slurm", "submitting", host="elsewhere", pid=1)
+        adopt_found(runs, found)
+        assert [entry.token for entry in ledger.open_submissions()] == ["t", "u"]
         other.kill()
-    ledger._append(run, "u", "local", "submitting", host="elsewhere", pid=1)
-    assert adopt_orphans(runs) == []
+    adopt_found(runs, found)
     assert [entry.token for entry in ledger.open_submissions()] == ["u"]
 
 
-def test_without_slurm_its_entries_wait(runs: Path) -> None:
-    run = make_run(runs)
-    killed_launch(runs, run, "t", "slurm")
-    assert adopt_orphans(runs) == []
-    assert [entry.token for entry in Ledger(runs).open_submissions()] == ["t"]
-
-
-def test_a_controller_that_does_not_answer_changes_nothing(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_submission_that_slurm_never_had_is_no_job(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A controller that does not answer says nothing of it."""
     folder = runs.parent / "bin"
     folder.mkdir()
-    for name in ("sbatch", "squeue"):
-        (folder / name).write_text("#!/bin/sh\necho 'slurm_load_jobs error: away' >&2\nexit 1\n")
-        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
     run = make_run(runs)
     killed_launch(runs, run, "t", "slurm")
-    monkeypatch.setenv("PATH", f"{folder}:/bin")
-    assert adopt_orphans(runs) == []
-    assert "away" in caplog.text
+    assert find_lost_job(run, "t") is None
+    for name, script in (("sbatch", "exit 1"), ("squeue", "echo 'error: away' >&2; exit 1")):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    with pytest.raises(SubmitError, match="away"):
+        find_lost_job(run, "t")
+    (folder / "squeue").write_text("#!/bin/sh\n")
+    assert find_lost_job(run, "t") is None
     assert [entry.token for entry in Ledger(runs).open_submissions()] == ["t"]
 
 

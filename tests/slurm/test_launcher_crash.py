@@ -14,10 +14,11 @@ from jobs import submitter
 from jobs.array_launch import launch_array
 from jobs.cluster import Cluster
 from jobs.errors import SubmitError
-from jobs.ledger import Ledger, adopt_orphans, comment_tag
+from jobs.ledger import Ledger, comment_tag
 from jobs.run_folder import RunFolder, read_json
 from jobs.standing import find_standing
 from jobs.submit import Launched
+from tests.jobs.commands import jobs_json
 from tests.slurm.client import SlurmClient
 from tests.slurm.testbed import find_program
 from tests.slurm.toy_members import make_place, starts_of, toy_spec, wait_states
@@ -80,13 +81,14 @@ def test_a_launcher_killed_between_sbatch_and_record(
     assert read_json(entry.run.job_json(entry.token)) is None
     assert queued(slurm) == [entry.tag]
 
-    (adopted,) = adopt_orphans(tmp_path / "runs")
-    assert (adopted.run, adopted.tag) == (entry.run.path, entry.tag)
-    assert adopt_orphans(tmp_path / "runs") == []
+    (row,) = jobs_json("list", "--runs", str(tmp_path / "runs"))["runs"]
+    job_id = (read_json(entry.run.job_json(entry.token)) or {})["job_id"]
+    assert (row["path"], row["job_id"]) == (str(entry.run.path), job_id)
+    assert Ledger(tmp_path / "runs").open_submissions() == []
     assert find_standing(entry.run).state == "live"
-    launched = Launched(entry.run.path, adopted.job_id, "slurm", "queued")
+    launched = Launched(entry.run.path, job_id, "slurm", "queued")
     again = launch_toy(slurm, tmp_path, num_steps=5)
-    assert (again.launched.state, again.launched.job_id) == ("live", adopted.job_id)
+    assert (again.launched.state, again.launched.job_id) == ("live", job_id)
     if who == "child":
         return  # the rest is the same story
     run = ToyRun(slurm, launched, 5)
