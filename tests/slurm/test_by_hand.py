@@ -50,7 +50,7 @@ def test_a_job_submitted_by_hand_is_the_launchers_run(
     run = newest()
     assert run is not None
     slurm.run("scancel", "--signal=USR2", str(job_id))
-    wait_for(lambda: run.read_state()["state"] == "done", 180, f"the end: {log.read_text()}")
+    wait_for(lambda: run.read_state()["state"] == "done", 400, f"the end: {log.read_text()}")
     claims = [read_json(run.attempt(number).claim_json) or {} for number in (1, 2)]
     assert claims[1]["by"] == "successor"
     assert len(run.attempt_numbers()) == 2
