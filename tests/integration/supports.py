@@ -70,7 +70,8 @@ def caption(retriever: Path, seed: int, with_supports: bool, steps: int | None) 
             f"{place}.with_supports={str(with_supports).lower()}",
         ]
     kind = "with" if with_supports else "without"
-    return metrics_of(train("captioning", f"captioner-{kind}-{seed}", *words))["held_out/CIDEr"]
+    name = f"captioner-{kind}-{seed}" + ("" if steps is None else f"-{steps}")
+    return metrics_of(train("captioning", name, *words))["held_out/CIDEr"]
 
 
 def main() -> int:
