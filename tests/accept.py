@@ -203,7 +203,7 @@ LINES = {
     "egoinstructor-4": Line(
         "R@1 ten times chance; supports help held-out CIDEr, three seeds; preempted, bit-equal",
         ("-m tests.integration.supports",),
-        60,
+        25,
     ),
     "egoinstructor-5": Line(
         "captions with the cache against without; top-15 of a million keys",

@@ -14,8 +14,8 @@ from tests.slurm.journey import Journey, differences, make_checkout
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.soak]
 
-STEPS = 120
-SMALL = ("evaluate={}", f"trainer.steps={STEPS}", "trainer.save_every=7", "trainer.log_every=1")
+STEPS = 200  # of some hundredths of a second: a preemption takes two to arrive
+SMALL = ("evaluate={}", f"trainer.steps={STEPS}", "trainer.save_every=20", "trainer.log_every=1")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_a_run_preempted_once_equals_the_unbroken_one_bit_for_bit(
     whole = Journey.launch(slurm, project, *words, "--name", "whole")
     whole.wait_done(900)
     run = Journey.launch(slurm, project, *words, "--name", "broken")
-    run.wait_step(random.randint(5, 60))
+    run.wait_step(random.randint(5, 80))
     run.preempt()
     run.wait_done(900)
     assert run.folder.attempt_numbers() == [1, 2]

@@ -26,6 +26,7 @@ from egovl.data.clip_files import ClipFiles, read_clip, to_pixels
 from egovl.data.configs import LoaderConfig
 from egovl.data.datasets.view_configs import CaptionPromptsConfig
 from egovl.data.decode import DecodeError
+from egovl.data.kept_clips import KeptClips
 from egovl.data.prompts import (
     PromptStyle,
     Supports,
@@ -82,10 +83,12 @@ class CaptionPrompts:
         self._refuse_unknown()
         self._rows = self._chosen_rows()
         self._readers: ReaderCache | None = None
+        self._kept = KeptClips(config.kept_clips_mb)
         self._said: set[Path] = set()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_readers": None}  # open files stay where they were opened
+        # open files stay where they were opened, and pictures where they were read
+        return {**self.__dict__, "_readers": None, "_kept": KeptClips(self._config.kept_clips_mb)}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -169,16 +172,25 @@ class CaptionPrompts:
 
     def _read(self, key: str, files: ClipFiles, config: LoaderConfig) -> Tensor:
         """Frames ``[F, C, H, W]`` of a record, the same in training and evaluation."""
+        clip = self._records[key]["image_ids"][0]
+        span = (clip["start_second"], clip["end_second"])
+
+        def read() -> Tensor:
+            frames = read_clip(
+                self._open_readers(config), files, clip["vid"], span, config.num_frames
+            )
+            return to_pixels(
+                frames, config.image_size, antialias=config.antialias, as_float=config.float_pixels
+            )
+
+        return self._kept.get((files, clip["vid"], span, config), read)
+
+    def _open_readers(self, config: LoaderConfig) -> ReaderCache:
         if self._readers is None:
             self._readers = ReaderCache(
                 config.backend, config.open_readers, config.decode_timeout_sec
             )
-        clip = self._records[key]["image_ids"][0]
-        span = (clip["start_second"], clip["end_second"])
-        frames = read_clip(self._readers, files, clip["vid"], span, config.num_frames)
-        return to_pixels(
-            frames, config.image_size, antialias=config.antialias, as_float=config.float_pixels
-        )
+        return self._readers
 
     def _key(self, index: int) -> str:
         return self._keys[self._rows[index]]

@@ -117,6 +117,9 @@ class CaptionPromptsConfig:
     exo_chunk_sec: int | None = None
     exo_fps: float = 25.0
     """Of exo chunks; whole files have their own."""
+    kept_clips_mb: float = 256.0
+    """Memory of each loading process for clips it has read: a support stands in many prompts. The
+    batches are the same with 0."""
     legacy_15s_roots: bool = False
     """Chunk lengths are guessed from "15s" in the folders' names, as published."""
     legacy_random_case: bool = False
@@ -133,6 +136,8 @@ class CaptionPromptsConfig:
             _require(value is None or value >= 1, name, value, "at least 1 second, or null")
         for name in ("ego_fps", "exo_fps"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        kept = self.kept_clips_mb
+        _require(kept >= 0, "kept_clips_mb", kept, "0 or more")
 
     def build(self) -> CaptionPrompts:
         """Read the records."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Mapping, Sequence
@@ -204,8 +205,6 @@ def prompts(tmp_path: Path) -> CaptionPromptsConfig:
 
 
 def changed(config: CaptionPromptsConfig, **changes: Any) -> CaptionPrompts:
-    import dataclasses
-
     return dataclasses.replace(config, **changes).build()
 
 
@@ -248,6 +247,24 @@ def test_too_few_supports_are_repeated(prompts: CaptionPromptsConfig) -> None:
     four = changed(prompts, max_shot=4).read_item(0, LOADER, None)
     assert four.clips.shape[0] == 5
     assert torch.equal(four.clips[0], four.clips[2]) and torch.equal(four.clips[1], four.clips[3])
+
+
+def test_a_clip_that_was_read_is_not_read_again(
+    prompts: CaptionPromptsConfig, tmp_path: Path
+) -> None:
+    kept, unkept = changed(prompts), changed(prompts, kept_clips_mb=0.0)
+    first = kept.read_item(0, LOADER, None)
+    assert torch.equal(first.clips, unkept.read_item(0, LOADER, None).clips)
+    small = dataclasses.replace(LOADER, image_size=8)
+    assert kept.read_item(0, small, None).clips.shape[-1] == 8
+    for file in tmp_path.rglob("*.mp4"):
+        file.unlink()
+    assert torch.equal(kept.read_item(0, LOADER, None).clips, first.clips)
+    sent = pickle.loads(pickle.dumps(kept))  # to a process, which reads for itself
+    for dataset in (unkept, sent):
+        with pytest.raises(DecodeError):
+            dataset._readers = None  # files that are open stay readable
+            dataset.read_item(0, LOADER, None)
 
 
 def test_supports_come_from_a_folder_of_shards_too(
