@@ -6,7 +6,7 @@ table beside the best that knows lengths and places of the training spans but lo
 
     python -m tests.integration.grounding                     # on a Slurm that comes and goes
     python -m tests.integration.grounding --executor local    # on this machine without one
-    python -m tests.integration.grounding --from pretrain0    # keep the tower and its features
+    python -m tests.integration.grounding --features runs/extract/NAME    # made by an earlier run
 
 The Slurm has one node with two fake GPUs, so two runs are at work at a time. Called again after it
 was broken off it goes on: stages that are done stay, as long as the code is the same.
@@ -47,13 +47,16 @@ SLURM_WORDS += ("--memory", "2G", "--time", "4h")
 LOCAL_WORDS = ("--executor", "local", "--processes", "1")
 
 
-def of_seeds(shipped: dict[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+def of_seeds(
+    shipped: dict[str, Any], seeds: Sequence[int], features: Path | None = None
+) -> dict[str, Any]:
     """The shipped pipeline up to its finetuning, for several seeds on one tower.
 
     Args:
         shipped: stages by name, as `configs/pipelines/grounding.yaml` has them.
         seeds: stages `pretrain`, `finetune` and `scratch` are made of each; the last is finetuning
             that starts from nothing.
+        features: the run of a features stage to take instead of making one.
     """
     stages = {name: shipped[name] for name in ("tower", "features")}
     for seed in seeds:
@@ -65,6 +68,12 @@ def of_seeds(shipped: dict[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
             stages[f"{name}{seed}"] = shipped[name] | {"overrides": [*words, f"seed={seed}"]}
         fresh = [w for w in stages[f"finetune{seed}"]["overrides"] if not w.startswith("init.")]
         stages[f"scratch{seed}"] = shipped["finetune"] | {"overrides": fresh}
+    if features is None:
+        return stages
+    del stages["tower"], stages["features"]
+    for stage in stages.values():
+        words = [word for word in stage["overrides"] if "${tower.run}" not in word]
+        stage["overrides"] = [word.replace("${features.run}", str(features)) for word in words]
     return stages
 
 
@@ -122,14 +131,16 @@ def prepare() -> None:
     run("-m", "egovl", "prepare", "queries", *words)
 
 
-def launch(executor: str, flags: Sequence[str]) -> None:
+def launch(executor: str, features: Path | None) -> None:
     """Run the pipeline of all seeds to its end; ends the script where a stage fails."""
     shipped = yaml.safe_load((ROOT / "configs/pipelines/grounding.yaml").read_text())["stages"]
-    stages = of_seeds(shipped, SEEDS)
+    stages = of_seeds(shipped, SEEDS, features)
     file = ROOT / "build" / f"{NAME}.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(yaml.safe_dump({"name": NAME, "stages": stages}, sort_keys=False))
-    words = ("--config", str(file), "--follow", "tower.evaluate={}", *flags)
+    words = ("--config", str(file), "--follow")
+    if features is None:
+        words += ("tower.evaluate={}",)
     if executor == "local":
         return run("launchers/pipeline.py", *words, *LOCAL_WORDS)
     with own_slurm():
@@ -150,11 +161,12 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--executor", default="slurm", choices=("slurm", "local"))
-    args, flags = parser.parse_known_args()
+    parser.add_argument("--features", type=Path, metavar="RUN", help="take these, make none")
+    args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Slurm ends with us
     started = time.monotonic()
     prepare()
-    launch(args.executor, flags)
+    launch(args.executor, args.features.resolve() if args.features else None)
     found = found_by_stage()
     prior = prior_recall(
         read_rows(ROOT / NLQ / "nlq_train.json"), read_rows(ROOT / NLQ / "nlq_val.json")

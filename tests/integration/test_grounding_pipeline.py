@@ -70,6 +70,11 @@ def test_a_seed_is_finetuned_after_its_own_narrations_and_the_same_from_scratch(
         assert set(tuned.overrides) - set(scratch.overrides) == begin
         assert set(scratch.overrides) < set(tuned.overrides)
         assert all(f"seed={seed}" in each.overrides for each in (first, tuned, scratch))
+    given = of_seeds(shipped, (0, 7), features=tmp_path / "made")
+    file.write_text(yaml.safe_dump({"stages": given}))
+    alone = load_pipeline(file)
+    assert len(alone.stages) == 2 * 3 and not alone.stage("scratch7").after
+    assert f"train.dataset.features={tmp_path}/made/features" in alone.stage("pretrain7").overrides
 
 
 @pytest.mark.slow
