@@ -9,13 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from egovl.data.datasets.nlq_rows import read_rows
 from egovl.data.prepare.configs import SyntheticConfig
 from egovl.data.prepare.synthetic_plan import plan_videos
 from egovl.data.prepare.synthetic_queries import QueryCounts, write_queries
 from egovl.tasks.grounding_submission import read_submission
+from jobs.pipeline import load_pipeline
+from tests.architecture.source import ROOT
 from tests.conftest import copy_project
+from tests.integration.grounding import of_seeds
 
 COUNTS = QueryCounts(train=3, narrated=2, val=2, test=2)
 STAGES = ("tower", "features", "pretrain", "finetune", "submission")
@@ -45,6 +49,32 @@ def python(project: Path, *words: str, status: int = 0) -> str:
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def test_a_seed_is_finetuned_after_its_own_narrations_and_the_same_from_scratch(
+    tmp_path: Path,
+) -> None:
+    shipped = yaml.safe_load((ROOT / "configs/pipelines/grounding.yaml").read_text())["stages"]
+    file = tmp_path / "seeds.yaml"
+    file.write_text(yaml.safe_dump({"stages": of_seeds(shipped, (0, 7))}))
+    pipeline = load_pipeline(file)
+    assert len(pipeline.stages) == 2 + 2 * 3
+    for seed in (0, 7):
+        first, tuned, scratch = (
+            pipeline.stage(f"{name}{seed}") for name in ("pretrain", "finetune", "scratch")
+        )
+        assert first.after == ("features",)
+        assert set(tuned.after) == {"tower", "features", first.name}
+        assert set(scratch.after) == {"tower", "features"}
+        begin = {"init.origin=egovl", f"init.file=${{{first.name}.run}}"}
+        assert set(tuned.overrides) - set(scratch.overrides) == begin
+        assert set(scratch.overrides) < set(tuned.overrides)
+        assert all(f"seed={seed}" in each.overrides for each in (first, tuned, scratch))
+    given = of_seeds(shipped, (0, 7), features=tmp_path / "made")
+    file.write_text(yaml.safe_dump({"stages": given}))
+    alone = load_pipeline(file)
+    assert len(alone.stages) == 2 * 3 and not alone.stage("scratch7").after
+    assert f"train.dataset.features={tmp_path}/made/features" in alone.stage("pretrain7").overrides
 
 
 @pytest.mark.slow

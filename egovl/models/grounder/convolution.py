@@ -61,22 +61,40 @@ class TimeConv(nn.Conv1d):
         return out * mask_BT[:, ::stride, None].to(out.dtype)
 
     def _product(self, x_BTC: Tensor) -> Tensor:
-        """One matrix product for all places of the kernel, whose results are shifted and added."""
-        kernel, length, width = self.kernel_size[0], x_BTC.shape[1], self.out_channels
+        """One matrix product for all places of the kernel, whose results are shifted and added.
+
+        It is cut by `split` and shifted by padding: the backward of a slice fills a tensor of the
+        full size with zeros.
+        """
         product = F.linear(x_BTC, self.weight.permute(2, 0, 1).flatten(0, 1))
-        padded = F.pad(product, (0, 0, kernel // 2, kernel // 2))
-        out = padded[:, :length, :width]
-        for k in range(1, kernel):
-            out = out + padded[:, k : k + length, k * width : (k + 1) * width]
+        parts = product.split(self.out_channels, dim=-1)
+        half = len(parts) // 2
+        out = shift_in_time(parts[0], half)
+        for k, part in enumerate(parts[1:], 1):
+            out = out + shift_in_time(part, half - k)
         return out
 
     def _shifted_sum(self, x_BTC: Tensor, stride: int) -> Tensor:
-        kernel, length = self.kernel_size[0], x_BTC.shape[1]
-        padded = F.pad(x_BTC, (0, 0, kernel // 2, kernel // 2))
-        out = padded[:, 0:length:stride] * self.weight[:, 0, 0]
-        for k in range(1, kernel):
-            out = torch.addcmul(out, padded[:, k : k + length : stride], self.weight[:, 0, k])
+        weights, length = self.weight[:, 0].unbind(-1), x_BTC.shape[1]
+        half = len(weights) // 2
+        if stride == 1:
+            places = [shift_in_time(x_BTC, half - k) for k in range(len(weights))]
+        else:
+            padded = F.pad(x_BTC, (0, 0, half, half))
+            places = [padded[:, k : k + length : stride] for k in range(len(weights))]
+        out = places[0] * weights[0]
+        for place, weight in zip(places[1:], weights[1:], strict=True):
+            out = torch.addcmul(out, place, weight)
         return out
+
+
+def shift_in_time(x_BTC: Tensor, places: int) -> Tensor:
+    """The sequence so many places later, or earlier where it is negative; zeros come in."""
+    if places == 0:
+        return x_BTC
+    if abs(places) >= x_BTC.shape[1]:
+        return torch.zeros_like(x_BTC)
+    return F.pad(x_BTC, (0, 0, places, -places))
 
 
 def require_divisible(length: int, stride: int) -> None:
