@@ -47,6 +47,8 @@ def stage(command: str, recipe: str, folder: Path, *overrides: str) -> Path:
     if not (folder / "result.json").exists():
         config = f"configs/debug/{recipe}.yaml"
         run("-m", "egovl", command, "--config", config, "--run-dir", str(folder), *overrides)
+    if not (folder / "result.json").exists():
+        raise SystemExit(f"{folder} was stopped before its end: the same command goes on")
     return folder
 
 
@@ -92,7 +94,8 @@ def train_narrator(seed: int, folder: Path) -> Path:
 
 def write_texts(narrator: Path, listed: Path, out: Path, seed: int, *options: str) -> Path:
     """Narrate the clips of a list; the folder of the lists written."""
-    words = (f"seed={seed}", f"init.file={narrator}", f"write.dataset.annotations=[{listed}]")
+    words = (f"seed={seed}", f"init.file={narrator}", "model.decoder.gated=false")
+    words = (*words, f"write.dataset.annotations=[{listed}]")
     return stage("narrate", "narrate", out, *words, *options) / "narrations"
 
 
