@@ -64,9 +64,8 @@ class OptimConfig:
     clip_grad_value: float | None = None
     """Largest size of each gradient's entry, LaViLa's other way to clip; null for none."""
     backbone_lr_scale: float = 1.0
-    """Factor of the towers' learning rate, everything but `heads.`, of a narrator its video tower;
-    LaViLa's classification meant 0.1 and gave it to the heads too (its spec, 8.2): lower `lr` for
-    the published rates."""
+    """Factor of the towers' learning rate, everything but `heads.`; LaViLa's classification meant
+    0.1 and gave it to the heads too (its spec, 8.2): lower `lr` for the published rates."""
     fused: bool = False
     """One kernel for all parameters."""
 

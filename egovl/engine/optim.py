@@ -69,9 +69,8 @@ def build_optimizer(
     is_decayed = getattr(model, "is_decayed", is_decayed)  # a model may have a published rule
     if config.decay_all:
         is_decayed = _every_one
-    is_backbone = getattr(model, "is_backbone", _is_no_head)  # a model may say what it starts from
     for group in param_groups(model, config.weight_decay, is_decayed):
-        groups += _with_lr_scales(group, config.backbone_lr_scale, is_backbone)
+        groups += _with_lr_scales(group, config.backbone_lr_scale)
     if not groups:
         raise ValueError(f"{type(model).__name__} has no trainable parameter; all are frozen")
     if config.name == "sgd":
@@ -81,20 +80,14 @@ def build_optimizer(
     return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=config.fused)
 
 
-def _is_no_head(name: str) -> bool:
-    return not name.startswith("heads.")
-
-
-def _with_lr_scales(
-    group: ParamGroup, backbone: float, is_backbone: Callable[[str], bool]
-) -> list[dict[str, Any]]:
-    """The group for the optimiser, cut in backbone and the rest where their rates differ."""
+def _with_lr_scales(group: ParamGroup, backbone: float) -> list[dict[str, Any]]:
+    """The group for the optimiser, cut in heads and the rest where their rates differ."""
     decay = group["weight_decay"]
     if backbone == 1.0:
         return [{"params": group["params"], "weight_decay": decay}] if group["params"] else []
     by_scale: dict[float, list[nn.Parameter]] = {}
     for name, param in zip(group["names"], group["params"], strict=True):
-        scale = backbone if is_backbone(name) else 1.0
+        scale = 1.0 if name.startswith("heads.") else backbone
         by_scale.setdefault(scale, []).append(param)
     return [
         {"params": params, "weight_decay": decay, "lr_scale": scale}

@@ -60,10 +60,6 @@ class Narrator(nn.Module):
         pixels = torch.empty(1, 3, video.num_frames, video.image_size, video.image_size)
         return pixels, torch.zeros(1, min(77, self.config.decoder.context_length), dtype=torch.long)
 
-    def is_backbone(self, name: str) -> bool:
-        """Whether `optim.backbone_lr_scale` is for this parameter: an unfrozen tower's."""
-        return name.startswith("video.")
-
     def encode_video(self, video_BCTHW: Tensor) -> Tensor:
         """Return the tokens [B, Q, D] that the decoder looks at."""
         tokens_BNC = self.video.forward_tokens(video_BCTHW)

@@ -2,8 +2,8 @@
 
 A corpus of its own, with the looks of the default one and more training videos, is rendered into
 the line's folder. For each seed a dual encoder is trained, a tiny GPT-2 learns the narrations'
-words, and a narrator is trained that starts from both; GPT-2 stays frozen. It writes (greedy) about
-held-out clips, whose verb and noun have to stand in the text. Then it narrates the training clips
+words, and a narrator is trained between both, which are frozen. It writes (greedy) about held-out
+clips, whose verb and noun have to stand in the text. Then it narrates the training clips
 of as many videos as the default corpus has, and a dual encoder trained on a tenth of their human
 labels is compared, by EgoMCQ, with one trained on the same tenth and the narrator's texts.
 
@@ -31,7 +31,7 @@ TENTH = 10
 NEEDED_PERCENT = 70.0
 # files of many videos stay open, and a batch still has clips of about fifty
 ENCODER = (
-    "trainer.steps=300",
+    "trainer.steps=800",  # after 300 the tower hardly tells shapes
     "train.loader.open_readers=256",
     "train.loader.shuffle_window=1024",
 )
