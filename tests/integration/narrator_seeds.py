@@ -31,7 +31,7 @@ TENTH = 10
 NEEDED_PERCENT = 70.0
 # files of many videos stay open, and a batch still has clips of about fifty
 ENCODER = (
-    "trainer.steps=800",  # after 300 the tower hardly tells shapes
+    "trainer.steps=1000",  # after 250 the tower tells the shape of 59 % (linear probe)
     "train.loader.open_readers=256",
     "train.loader.shuffle_window=1024",
 )
