@@ -21,12 +21,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +164,23 @@ def _render_videos(
                 _render_one(config, plan, videos)
                 bar.update()
             return
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
             jobs = [pool.submit(_render_one, config, plan, videos) for plan in missing]
             for job in jobs:
                 job.result()
                 bar.update()
+
+
+def _end_with_parent() -> None:
+    """Of a killed renderer no worker stays: it would wait for work and hold the folder's lock."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _render_one(config: SyntheticConfig, plan: VideoPlan, videos: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +118,18 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def _wait_for_the_lock(lock: Path) -> None:
+    """Until no worker of a killed renderer is left."""
+    deadline = time.monotonic() + 60
+    with lock.open("w") as file:
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                assert time.monotonic() < deadline, "a worker outlived the renderer by a minute"
+                time.sleep(0.05)
+
+
 def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     command = [
@@ -125,7 +139,7 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
         "prepare",
         "synthetic",
         "--workers",
-        "1",
+        "2",
         "--out",
         str(out),
     ]
@@ -139,6 +153,7 @@ def test_a_killed_run_leaves_no_corpus_and_the_next_one_finishes_it(tmp_path: Pa
     run.communicate()
     assert run.returncode != 0
     assert not out.exists()
+    _wait_for_the_lock(tmp_path / "corpus.partial" / "lock")
     kept = {path: path.stat().st_mtime_ns for path in videos.glob("[!.]*/0.mp4")}
     assert 3 <= len(kept) < 38
 
