@@ -170,7 +170,7 @@ LINES = {
     "groundnlq-2": Line(
         "three seeds: R@1 IoU 0.5 three times the best fixed window, narrations first is better",
         ("-m tests.integration.grounding",),
-        60,
+        30,
     ),
     "groundnlq-3": Line(
         "inference in buckets, suppression and evaluation, against the straightforward way",
@@ -233,7 +233,7 @@ LINES = {
     "narrator-5": Line(
         "three seeds: verb and noun of 70 % of held-out clips; narrated texts help EgoMCQ",
         ("-m tests.integration.narrator_seeds",),
-        60,
+        70,
     ),
     "narrator-6": Line(
         "the real clips go through the demo command with a random narrator",
