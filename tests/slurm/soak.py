@@ -120,6 +120,7 @@ def soak_tests(folder: Path, _: argparse.Namespace) -> tuple[list[str], bool]:
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "tests.xml"
     words = [sys.executable, "-m", "pytest", "-m", "soak", "-q", f"--junitxml={report}"]
+    words += ["-n", "2", "--dist", "loadfile"]  # most of it is waits of Slurm's
     status = subprocess.run(words, cwd=ROOT, check=False).returncode
     counts: dict[str, Counter[str]] = {}
     for case in ET.parse(report).getroot().iter("testcase"):

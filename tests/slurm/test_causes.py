@@ -45,7 +45,7 @@ def test_preemption_with_grace_is_named_with_its_deadline_and_loses_nothing(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
     # the save takes longer than the look at Slurm's own deadline
-    run = launch_toy(slurm, tmp_path, "light=1", "save_sec=2", num_steps=40)
+    run = launch_toy(slurm, tmp_path, "light=1", "save_sec=2", num_steps=150)
     run.wait_step(5)
     first = run.job_id
     intruder = slurm.start_intruder()
@@ -71,7 +71,9 @@ def test_preemption_with_grace_is_named_with_its_deadline_and_loses_nothing(
 def test_preemption_without_grace_is_not_taken_for_a_cancel(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
-    run = launch_toy(slurm, tmp_path, "light=1", "save_every=10", num_steps=40, partition="nograce")
+    run = launch_toy(
+        slurm, tmp_path, "light=1", "save_every=10", num_steps=150, partition="nograce"
+    )
     run.wait_step(12)
     job = run.job_id
     intruder = slurm.start_intruder()
@@ -136,7 +138,7 @@ def test_warning_before_the_time_limit_is_a_timeout(slurm: SlurmClient, tmp_path
 
 @cgroup_only
 def test_requeue_by_somebody_else_is_left_to_slurm(slurm: SlurmClient, tmp_path: Path) -> None:
-    run = launch_toy(slurm, tmp_path, "light=1", num_steps=60)
+    run = launch_toy(slurm, tmp_path, "light=1", num_steps=150)
     run.wait_step(5)
     job = run.job_id
     slurm.run("scontrol", "requeue", str(job))
@@ -166,7 +168,7 @@ def test_without_slurm_commands_on_the_nodes_the_batch_shell_goes_on(
 ) -> None:
     hidden = _tools(tmp_path, *BASICS)
     srun = f'srun() {{ PATH={hidden} {shutil.which("srun")} "$@"; }}'
-    run = launch_toy(slurm, tmp_path, "light=1", num_steps=40, preamble=(srun,))
+    run = launch_toy(slurm, tmp_path, "light=1", num_steps=150, preamble=(srun,))
     run.wait_step(5)
     slurm.run("scancel", "--signal=USR2", str(run.job_id))
     run.wait_end()
@@ -182,7 +184,7 @@ def test_without_slurm_commands_in_the_whole_job_the_state_says_how_to_go_on(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
     hidden = _tools(tmp_path, *BASICS, "srun")
-    run = launch_toy(slurm, tmp_path, "light=1", num_steps=40, preamble=(f"export PATH={hidden}",))
+    run = launch_toy(slurm, tmp_path, "light=1", num_steps=150, preamble=(f"export PATH={hidden}",))
     run.wait_step(5)
     slurm.run("scancel", "--signal=USR2", str(run.job_id))
     run.wait_end("stopped")
@@ -217,7 +219,7 @@ def test_scancel_without_slurm_commands_still_ends_the_run(
 def test_rank_that_was_killed_is_a_crash_and_blames_no_node(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
-    run = launch_toy(slurm, tmp_path, "light=1", "save_every=10", num_steps=60)
+    run = launch_toy(slurm, tmp_path, "light=1", "save_every=10", num_steps=150)
     run.wait_step(12)
     pid = run.slurm.find_rank(run.folder.path, WORLD_SIZE - 1)
     assert pid is not None, f"the last rank does not run; {read_json(run.folder.state_json)}"

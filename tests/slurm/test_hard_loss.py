@@ -33,7 +33,7 @@ def _agent_pid(run: ToyRun, index: int) -> int:
     return int((read_json(run.folder.attempt(1).node_json(index)) or {})["pid"])
 
 
-def _launch(slurm: SlurmClient, folder: Path, step_sec: float = 0.05, steps: int = 80) -> ToyRun:
+def _launch(slurm: SlurmClient, folder: Path, step_sec: float = 0.05, steps: int = 150) -> ToyRun:
     options = (f"save_every={SAVE_EVERY}", f"step_sec={step_sec}")
     run = launch_toy(slurm, folder, *options, num_steps=steps)
     run.wait_step(SAVE_EVERY + 4)

@@ -52,7 +52,7 @@ def test_preempted_twice_at_random_steps_loses_no_step(
 def test_preempted_without_grace_continues_from_a_commit(
     slurm: SlurmClient, preempt: Callable[[int], None], tmp_path: Path
 ) -> None:
-    run = launch_toy(slurm, tmp_path, "save_every=10", num_steps=60, partition="nograce")
+    run = launch_toy(slurm, tmp_path, "save_every=10", num_steps=150, partition="nograce")
     run.wait_step(23)
     preempt(run.job_id)
     run.wait_end()
@@ -65,7 +65,7 @@ def test_preempted_without_grace_continues_from_a_commit(
 def test_preemption_that_reaches_one_node_late_is_not_taken_for_a_cancel(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
-    run = launch_toy(slurm, tmp_path, num_steps=60)
+    run = launch_toy(slurm, tmp_path, num_steps=150)
     run.wait_step(5)
     other = (read_json(run.folder.attempt(1).node_json(1)) or {})["name"]
     with slurm.paused_node(other):

@@ -27,7 +27,7 @@ pytestmark = [
 def test_signalled_run_goes_on_in_a_new_job_within_seconds(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
-    run = launch_toy(slurm, tmp_path, "light=1", num_steps=60)
+    run = launch_toy(slurm, tmp_path, "light=1", num_steps=150)
     command = [sys.executable, "-m", "jobs", "follow", str(run.folder.path)]
     follower = subprocess.Popen(
         command, cwd=ROOT, env=slurm.environment, stdout=subprocess.PIPE, text=True
@@ -61,7 +61,7 @@ def test_signalled_run_goes_on_in_a_new_job_within_seconds(
 def test_requeue_keeps_the_job_and_is_hastened_by_who_looks(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
-    run = launch_toy(slurm, tmp_path, "light=1", num_steps=40, resume_via="requeue")
+    run = launch_toy(slurm, tmp_path, "light=1", num_steps=150, resume_via="requeue")
     job = run.job_id
     run.wait_step(5)
     slurm.run("scancel", "--signal=USR2", str(job))
@@ -74,9 +74,11 @@ def test_requeue_keeps_the_job_and_is_hastened_by_who_looks(
 
 
 def test_killed_batch_shell_does_not_end_the_run(slurm: SlurmClient, tmp_path: Path) -> None:
-    run = launch_toy(slurm, tmp_path, "light=1", num_steps=60)
+    run = launch_toy(slurm, tmp_path, "light=1", num_steps=200)
+    run.wait_step(1)
+    shells = _batch_shells(slurm, run.job_id)
     run.wait_step(5)
-    for pid in _batch_shells(slurm, run.job_id):
+    for pid in shells:
         os.kill(pid, signal.SIGKILL)
     run.wait_step(1, attempt=2)
     assert run.outcome(1)["cause"] == "crash"
@@ -87,10 +89,12 @@ def test_killed_batch_shell_does_not_end_the_run(slurm: SlurmClient, tmp_path: P
 def test_run_of_which_nothing_is_left_is_resumed_without_its_launcher(
     slurm: SlurmClient, tmp_path: Path
 ) -> None:
-    run = launch_toy(slurm, tmp_path, "light=1", "save_every=10", num_steps=60)
-    run.wait_step(12)
+    run = launch_toy(slurm, tmp_path, "light=1", "save_every=10", num_steps=300)
+    run.wait_step(1)
     job, agent = run.job_id, int((read_json(run.folder.attempt(1).node_json(0)) or {})["pid"])
-    for pid in (*_batch_shells(slurm, job), agent):
+    shells = _batch_shells(slurm, job)  # a look at every process: before the step, not after it
+    run.wait_step(12)
+    for pid in (*shells, agent):
         os.kill(pid, signal.SIGKILL)
     slurm.wait_state(job, "COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL")
     resumed = resume(run.folder)
