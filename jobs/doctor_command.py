@@ -42,11 +42,16 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from jobs.doctor import examine, profile_text
+    from jobs.errors import SubmitError
     from jobs.settings import load_settings
     from jobs.site import read_site
 
     configs = Path(__file__).resolve().parent.parent / "configs"
-    site = read_site()
+    try:
+        site = read_site()
+    except SubmitError as error:
+        text = f"no Slurm answers here: run this on a login node of the cluster. {error}"
+        raise SubmitError(text) from error
     findings = examine(site, disk_type(load_settings(configs).runs))
     profile = profile_text(site, has_infiniband=os.path.isdir(_INFINIBAND))
     if arguments.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -144,7 +145,7 @@ def choose_executor(
     if cluster.executor == "slurm":
         cluster = load_cluster(configs, "local")
     if not answers:
-        print("no Slurm answers here: running on this machine", file=sys.stderr)
+        _say_once("no Slurm answers here: running on this machine")
     return "debug" if cluster.executor == "debug" else "local", cluster
 
 
@@ -157,9 +158,14 @@ def choose_resources(cluster: Cluster, executor: str, flags: Mapping[str, Any]) 
     asked = {field: flags.get(flag) for flag, field in _RESOURCES.items()}
     resources = build_resources(cluster, asked)
     if executor != "slurm" and resources.nodes != 1:
-        print(f"{resources.nodes} nodes asked for, one is here: using one", file=sys.stderr)
+        _say_once(f"{resources.nodes} nodes asked for, one is here: using one")
         resources = replace(resources, nodes=1)
     return resources
+
+
+@functools.cache  # a sweep or a suite makes many requests
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def recipe_path(home: Path, config: str) -> str:
