@@ -1,9 +1,10 @@
 """One yaml file and ``key=value`` overrides -> nested frozen dataclasses, strict.
 
 A recipe says only what differs from the defaults. Paths may begin with ``$name``, a data root of
-``configs/paths.yaml``; ``base:`` names one other recipe to start from. dacite checks and builds the
-values; an unknown key or table name is refused with the closest known one. Nothing heavy is
-imported, so a recipe is checked in a fraction of a second, before anything is queued.
+``configs/paths.yaml``; ``base:`` names one other recipe to start from, a block of which an empty
+one, ``evaluate: {}``, takes away. dacite checks and builds the values; an unknown key or table name
+is refused with the closest known one. Nothing heavy is imported, so a recipe is checked in a
+fraction of a second, before anything is queued.
 """
 
 from __future__ import annotations
@@ -271,9 +272,9 @@ def _merge(low: Tree, high: Tree) -> Tree:
     merged = dict(low)
     for key, value in high.items():
         old = merged.get(key)
-        # another variant replaces the whole block: its keys would not fit
+        # another variant replaces the whole block: its keys would not fit; an empty one clears it
         before, after = _as_tree(old), _as_tree(value)
-        if before is None or after is None:
+        if before is None or not after:
             merged[key] = value
         elif after.get("name", before.get("name")) == before.get("name"):
             merged[key] = _merge(before, after)

@@ -231,7 +231,11 @@ def initialize(model: nn.Module, recipe: Recipe) -> int:
         return _exported_step(init.file)
     checkpoint = newest_checkpoint(init.file)
     weights = read_weights(checkpoint, averaged=init.weights == "ema")
-    report = load_weights(model, "egovl", weights, adaptation)
+    try:
+        report = load_weights(model, "egovl", weights, adaptation)
+    except ConvertError as error:
+        words = f"the recipe's model: has to be that of {init.file / 'config.yaml'}"
+        raise ConvertError(f"{checkpoint}: {error}; {words}") from error
     logger.info("%s: %s", checkpoint, report)
     return read_commit(checkpoint).step
 

@@ -1,7 +1,7 @@
 """Write features of many videos into a store, in parts, on a cluster or on this machine.
 
 python launchers/extract_features.py --shards 16 features.dataset.manifest=DIR/manifest.jsonl
-python launchers/extract_features.py --checkpoint runs/pretrain/NAME --video holiday.mp4
+python launchers/extract_features.py --checkpoint RELEASED.pth --video holiday.mp4
 python launchers/extract_features.py --config configs/egovlp/features.yaml --shards 64 --parallel 8
 
 The store is the recipe's features.out: one file a video, and facts.json with frame rate, window,

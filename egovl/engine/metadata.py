@@ -5,8 +5,9 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import torch
 from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorProperties
 
 # what torch.distributed.checkpoint writes there, and nothing that can act when built
 _ALLOWED = {
@@ -32,9 +33,19 @@ _ALLOWED = {
 }
 
 
+class _NewerProperties(TensorProperties):
+    """What a newer torch wrote: strides, since 2.15, follow what an older one knows."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        super().__setstate__(state[: len(TensorProperties().__getstate__())])
+        self.__class__ = TensorProperties
+
+
 class _MetadataUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
         is_dtype = module_name == "torch" and global_name in _DTYPES
+        if (module_name, global_name) == (TensorProperties.__module__, TensorProperties.__name__):
+            return _NewerProperties
         if is_dtype or global_name in _ALLOWED.get(module_name, ()):
             return super().find_class(module_name, global_name)
         raise pickle.UnpicklingError(
@@ -60,6 +71,9 @@ class SafeReader(FileSystemReader):
                 metadata: Metadata = _MetadataUnpickler(file).load()
         except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
             raise ValueError(f"{path}: {error}") from error
+        except (ValueError, TypeError) as error:
+            words = f"torch {torch.__version__} cannot read it; another version wrote it"
+            raise ValueError(f"{path}: {words} ({error})") from error
         if getattr(metadata, "storage_meta", None) is None:
             metadata.storage_meta = StorageMeta()
         metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]

@@ -105,6 +105,12 @@ def test_another_variant_replaces_the_block_of_the_base(tmp_path: Path) -> None:
     assert build(Drawing, load_tree(tmp_path / "high.yaml"), HERE).shape == Square()
 
 
+def test_an_empty_block_clears_that_of_the_base(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("shape: {name: square}\nmore: {x: {name: square}}\n")
+    (tmp_path / "high.yaml").write_text("base: low.yaml\nmore: {}\n")
+    assert build(Drawing, load_tree(tmp_path / "high.yaml"), HERE).more == {}
+
+
 @pytest.mark.parametrize("override", ["rate", "=3", "rate=[1", "rate.x=3"])
 def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
     (tmp_path / "a.yaml").write_text("shape: {name: square}\nrate: 1.0\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.metadata import TensorProperties
 
 from egovl.engine.checkpoint import Checkpointer, CheckpointError, TrainState, committed
 from egovl.engine.folder import RunFolder, Superseded, next_attempt, write_json
@@ -172,6 +173,17 @@ def test_metadata_that_would_run_code_is_refused(
     with pytest.raises(ValueError, match=r"system.*tampered"):
         SafeReader(str(folder)).read_metadata()
     assert not (tmp_path / "ran").exists()
+
+
+def test_metadata_of_a_newer_torch_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = TensorProperties.__getstate__
+    with monkeypatch.context() as newer:
+        newer.setattr(TensorProperties, "__getstate__", lambda self: (*old(self), "more"))
+        model, optimizer = model_and_optimizer()
+        Checkpointer(RunFolder(tmp_path, 1)).save(TrainState(1, 4), model, optimizer, wait=True)
+    other, optimizer = model_and_optimizer(seed=1)
+    assert Checkpointer(RunFolder(tmp_path, 2)).load_latest(other, optimizer) is not None
+    assert torch.equal(other[0].weight, model[0].weight)  # type: ignore[index, arg-type]
 
 
 def test_the_commit_lists_every_file_with_its_size(
