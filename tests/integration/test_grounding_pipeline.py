@@ -86,7 +86,7 @@ def test_the_grounding_pipeline_goes_from_videos_to_a_submission(asked_project: 
     words = ("launchers/pipeline.py", "--config", "configs/pipelines/grounding.yaml", *steps)
     words += ("tower.optim.warmup_steps=1", "tower.evaluate={}", "--executor", "local")
     words += ("pretrain.optim.warmup_steps=1", "finetune.optim.warmup_steps=1")
-    words += ("--processes", "1")
+    words += ("finetune.train.loader.batch_size=4", "--processes", "1")  # of 13 questions
     told = python(asked_project, *words, "finetune.model.widht=8", status=2)
     assert "did you mean 'width'" in told
     planned = python(asked_project, *words, "--dry-run")

@@ -1,6 +1,6 @@
 """``make soak``: the long repetitions on the real Slurm; one table, non-zero exit on any miss.
 
-    python -m tests.slurm.soak                         everything, about three hours
+    python -m tests.slurm.soak                         everything, well over an hour
     python -m tests.slurm.soak --part tests
     python -m tests.slurm.soak --part stops --trials 100 --profiles all
     python -m tests.slurm.soak --part claims --races 1000
@@ -10,7 +10,7 @@ tests: every test marked `soak`, among them the full product of the job layer's 
 real trainings preempted at random steps under both process trackers, every run compared bit for bit
 with an unbroken one. stops: warned stops of the toy trainer under every combination of tracker,
 preemption signal, PreemptMode and JobRequeue. claims: those who may continue a run race for it and
-are killed.
+are killed. Tests and repetitions run side by side, as most of both is waits of Slurm's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from tests.slurm.journey import Journey, differences, make_checkout
 from tests.slurm.soak_stops import HEADER, soak_stops, summary
 from tests.slurm.testbed import bring_up
 
-PARTS = ("tests", "journey", "stops", "claims")
+LANES = (("tests",), ("claims", "stops", "journey"))
+PARTS = tuple(part for lane in LANES for part in lane)
 PREEMPTIONS_PER_RUN = 5
 STEPS = 250
 FLAGS = ("--nodes", "2", "--partition", "a100")
@@ -149,7 +150,39 @@ def main() -> int:
     parser.add_argument("--profiles", nargs="+", choices=("all", *PROFILES), default=["all"])
     parser.add_argument("--races", type=int, default=1000, help="claims: how many")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there as well")
     args = parser.parse_args()
+    lanes = [[part for part in lane if part in args.part] for lane in LANES]
+    if all(lanes):
+        return soak_side_by_side(lanes)
+    table, is_good = soak_parts(args)
+    text = "\n".join(table)
+    print(text)
+    if args.table is not None:
+        args.table.write_text(text)
+    return 0 if is_good else 1
+
+
+def soak_side_by_side(lanes: list[list[str]]) -> int:
+    """Every lane in a process of its own, with the other words as given; then all their tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        tables = [Path(folder) / f"{number}.txt" for number in range(len(lanes))]
+        words = (sys.executable, "-m", "tests.slurm.soak", *sys.argv[1:])
+        started = [
+            subprocess.Popen([*words, "--part", *lane, "--table", str(table)], cwd=ROOT)
+            for lane, table in zip(lanes, tables, strict=True)
+        ]
+        try:
+            statuses = [each.wait() for each in started]
+        finally:
+            for each in started:
+                each.terminate()
+        print("\n" + "\n".join(table.read_text() for table in tables if table.exists()))
+    return max(map(abs, statuses))
+
+
+def soak_parts(args: argparse.Namespace) -> tuple[list[str], bool]:
+    """The table of the parts asked for, one after the other, and whether nothing was missed."""
     parts = {
         "tests": soak_tests,
         "claims": soak_claims,
@@ -171,8 +204,7 @@ def main() -> int:
         verdict = "all as it has to be" if is_part_good else "MISSED"
         table += ["", f"{name}: {verdict}, {time.monotonic() - started:.0f} s", *rows]
         is_good = is_good and is_part_good
-    print("\n".join(table))
-    return 0 if is_good else 1
+    return table, is_good
 
 
 if __name__ == "__main__":
