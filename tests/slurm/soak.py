@@ -123,6 +123,8 @@ def soak_tests(folder: Path, _: argparse.Namespace) -> tuple[list[str], bool]:
     words = [sys.executable, "-m", "pytest", "-m", "soak", "-q", f"--junitxml={report}"]
     words += ["-n", "2", "--dist", "loadfile"]  # most of it is waits of Slurm's
     status = subprocess.run(words, cwd=ROOT, check=False).returncode
+    if not report.exists():
+        return [f"pytest ended with {status} and left no report"], False
     counts: dict[str, Counter[str]] = {}
     for case in ET.parse(report).getroot().iter("testcase"):
         count = counts.setdefault(case.get("classname", ""), Counter())
