@@ -17,7 +17,7 @@ from jobs.run_folder import RunFolder
 from jobs.settings import Settings, load_settings
 from jobs.snapshot_rules import with_patterns
 from jobs.spec import JobSpec, Resources
-from jobs.submit import Launched, Place, launch, render
+from jobs.submit import Launched, Place, launch
 
 # Flags that are fields of `Resources`.
 _RESOURCES = {
@@ -66,6 +66,8 @@ def _run_request(home: Path, kind: str, command: str, flags: Mapping[str, Any]) 
         return run_sweep(spec, cluster, replace(place, check=words), executor, flags)
     place = replace(place, check=(*words, *others))
     if flags.get("dry_run"):
+        from jobs.dry_run import render
+
         print(render(spec, cluster, place, executor))
         return 0
     if flags.get("forecast"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,26 +15,20 @@ from typing import Any
 
 from jobs import chain, slurm
 from jobs.agent import NodeAgent
-from jobs.batch import batch_parameters, script_text, submit_batch
+from jobs.batch import submit_batch
 from jobs.cluster import Cluster, slurm_parameters
-from jobs.command import RankPlace, torchrun_command
-from jobs.conclusion import conclude_lost
 from jobs.configuration_check import ConfigurationCheck
 from jobs.environment import code_first
 from jobs.errors import SubmitError
 from jobs.ledger import Ledger, record_job
 from jobs.member_group import MemberGroup
-from jobs.node import NodeFacts
-from jobs.outcome import next_exclusions
 from jobs.provenance import Provenance, mask_arguments
-from jobs.rendezvous import Rendezvous
 from jobs.run_folder import RunFolder, create_json, read_json, write_json_atomic
 from jobs.snapshot import Snapshot, take_snapshot
 from jobs.snapshot_rules import SnapshotRules
 from jobs.spec import JobSpec
 from jobs.standing import Standing, find_standing
 from jobs.submitter import UnclearSubmissionError
-from jobs.successor import without_nodes
 
 logger = logging.getLogger(__name__)
 
@@ -225,7 +218,10 @@ def take_run(run: RunFolder, facts: Mapping[str, Any], token: str) -> tuple[int 
         if standing.state in ("done", "live"):
             return None, standing
         create_json(run.run_json, facts)
-        conclude_lost(run)
+        if run.latest_attempt():
+            from jobs.conclusion import conclude_lost  # a first launch goes without, and is faster
+
+            conclude_lost(run)
         number = run.latest_attempt() + 1
         if run.claim_attempt(number, token, 0, by="launch"):
             return number, standing
@@ -282,7 +278,12 @@ def _submit(
         write_json_atomic(run.sbatch_json(facts.token), parameters)
         if facts.dependency:  # of this submission only: its successors wait for the job before
             parameters["dependency"] = facts.dependency
-        job_id = submit_batch(run, without_nodes(parameters, next_exclusions(run)), agent)
+        if facts.number > 1:
+            from jobs.outcome import next_exclusions
+            from jobs.successor import without_nodes
+
+            parameters = without_nodes(parameters, next_exclusions(run))
+        job_id = submit_batch(run, parameters, agent)
     else:
         job_id = _start_locally(run, spec, agent)
     ledger.submitted(run, facts.token, executor, job_id)
@@ -318,39 +319,3 @@ def _run_here(agent: NodeAgent, run: RunFolder) -> str:
     except SystemExit:
         logger.debug("the run has failed; its state says why")
     return str(run.read_state().get("state"))
-
-
-def render(spec: JobSpec, cluster: Cluster, place: Place, executor: str) -> str:
-    """Return what a launch would run: the sbatch script and node 0's torchrun command."""
-    snapshot = take_snapshot(place.home, place.snapshots, exclude=[place.runs], rules=place.rules)
-    check_configuration(spec, place, snapshot)
-    run = run_folder_of(spec, place, snapshot)
-    agent = NodeAgent(str(run.path), str(snapshot.path), "TOKEN")
-    host = "127.0.0.1" if spec.resources.nodes == 1 else "NODE0"
-    argv, env = torchrun_command(
-        spec,
-        NodeFacts(count=spec.resources.nodes),
-        Rendezvous(host, 0, f"{run.path.name}-a1-r0", 0, host),
-        place=RankPlace(
-            run_dir=str(run.path),
-            attempt=1,
-            stop_file="NODE_LOCAL/stop.json",
-            home=str(place.home),
-            rank_log=str(run.attempt(1).logs / "0.{local_rank}.log"),
-            main_log=str(run.attempt(1).main_log),
-        ),
-        python=sys.executable,
-    )
-    parts = [f"# run folder\n{run.path}"]
-    if executor == "slurm":
-        parts.append(f"# sbatch script\n{sbatch_text(run, spec, cluster, agent)}")
-    variables = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
-    command = " \\\n  ".join([f"cd {snapshot.path} &&", *variables, shlex.join(argv)])
-    parts.append(f"# torchrun, on node 0 (port, stop file and token are chosen there)\n{command}")
-    return "\n\n".join(parts)
-
-
-def sbatch_text(run: RunFolder, spec: JobSpec, cluster: Cluster, agent: NodeAgent) -> str:
-    """Return the batch script of a run as submitit writes it."""
-    parameters = batch_parameters(slurm_parameters(spec, cluster), agent)
-    return script_text(run.submission, parameters)

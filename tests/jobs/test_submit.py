@@ -9,11 +9,12 @@ import pytest
 
 from jobs.agent import NodeAgent
 from jobs.cluster import Cluster
+from jobs.dry_run import render, sbatch_text
 from jobs.errors import ConfigError, SubmitError
 from jobs.run_folder import RunFolder
 from jobs.snapshot import take_snapshot
 from jobs.spec import JobSpec, Resources
-from jobs.submit import Place, launch, render, run_folder_of, sbatch_text
+from jobs.submit import Place, launch, run_folder_of
 
 SPEC = JobSpec(
     kind="pretrain",
