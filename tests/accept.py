@@ -233,7 +233,7 @@ LINES = {
     "narrator-5": Line(
         "three seeds: verb and noun of 70 % of held-out clips; narrated texts help EgoMCQ",
         ("-m tests.integration.narrator_seeds",),
-        40,
+        50,
     ),
     "narrator-6": Line(
         "the real clips go through the demo command with a random narrator",
