@@ -72,7 +72,7 @@ class SafeReader(FileSystemReader):
         except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
             raise ValueError(f"{path}: {error}") from error
         except (ValueError, TypeError) as error:
-            words = f"torch {torch.__version__} cannot read it; another version wrote it"
+            words = f"torch {torch.__version__} cannot read it: damaged, or written by another"
             raise ValueError(f"{path}: {words} ({error})") from error
         if getattr(metadata, "storage_meta", None) is None:
             metadata.storage_meta = StorageMeta()
