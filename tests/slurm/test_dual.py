@@ -12,7 +12,12 @@ from tests.slurm.configuration import Settings
 from tests.slurm.conftest import bring_up_or_skip
 from tests.slurm.dual import show_day
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.soak]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.soak,
+    pytest.mark.timeout(2 * 3600),  # seven trainings, beside all else that soaks
+]
 
 
 def test_every_benchmark_is_learned_to_twice_chance(
