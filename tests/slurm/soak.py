@@ -1,6 +1,6 @@
 """``make soak``: the long repetitions on the real Slurm; one table, non-zero exit on any miss.
 
-    python -m tests.slurm.soak                         everything, well over an hour
+    python -m tests.slurm.soak                         everything, about an hour
     python -m tests.slurm.soak --part tests
     python -m tests.slurm.soak --part stops --trials 100 --profiles all
     python -m tests.slurm.soak --part claims --races 1000
@@ -152,16 +152,16 @@ def main() -> int:
     parser.add_argument("--profiles", nargs="+", choices=("all", *PROFILES), default=["all"])
     parser.add_argument("--races", type=int, default=1000, help="claims: how many")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there as well")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there")
     args = parser.parse_args()
     lanes = [[part for part in lane if part in args.part] for lane in LANES]
     if all(lanes):
         return soak_side_by_side(lanes)
     table, is_good = soak_parts(args)
-    text = "\n".join(table)
-    print(text)
-    if args.table is not None:
-        args.table.write_text(text)
+    if args.table is None:
+        print("\n".join(table))
+    else:
+        args.table.write_text("\n".join(table))
     return 0 if is_good else 1
 
 
