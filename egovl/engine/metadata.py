@@ -38,7 +38,7 @@ class _NewerProperties(TensorProperties):
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         super().__setstate__(state[: len(TensorProperties().__getstate__())])
-        self.__class__ = TensorProperties
+        self.__class__ = TensorProperties  # type: ignore[assignment]  equal to others of it
 
 
 class _MetadataUnpickler(pickle.Unpickler):
