@@ -152,7 +152,7 @@ def main() -> int:
     parser.add_argument("--profiles", nargs="+", choices=("all", *PROFILES), default=["all"])
     parser.add_argument("--races", type=int, default=1000, help="claims: how many")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="some parts: table to there")
     args = parser.parse_args()
     lanes = [[part for part in lane if part in args.part] for lane in LANES]
     if all(lanes):
