@@ -15,8 +15,11 @@ import torch
 
 from egovl.config import ConfigError
 from egovl.convert.save import save_weights
+from egovl.convert.unpickle import CheckpointError
 from egovl.data.datasets.configs import VideoWindowsConfig
 from egovl.data.features import open_features
+from egovl.engine.checkpoint import Checkpointer, TrainState
+from egovl.engine.folder import RunFolder
 from egovl.extract import extract
 from egovl.recipe import Recipe, dump_model, load_recipe
 from egovl.run import initialize
@@ -123,6 +126,18 @@ def test_a_store_holds_what_the_model_says_and_its_facts(recipe: Callable[..., R
             expected[dataset.names[number]].append(row)
     for name, rows in expected.items():
         np.testing.assert_allclose(store.read(name), np.stack(rows), atol=1e-5)
+
+
+def test_a_run_of_another_model_is_refused_with_where_its_model_stands(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    model = recipe().model.build()
+    optimizer = torch.optim.SGD(model.parameters())
+    Checkpointer(RunFolder(run, 1)).save(TrainState(1, 4), model, optimizer, wait=True)
+    other = recipe("model.video.width=64", f"init.file={run}")
+    with pytest.raises(CheckpointError, match=r"\(1, 1, 32\) in the checkpoint.*run/config\.yaml"):
+        initialize(other.model.build(), other)
 
 
 def test_a_stopped_extraction_goes_on_and_shares_add_up(recipe: Callable[..., Recipe]) -> None:

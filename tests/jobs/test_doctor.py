@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from jobs.errors import ConfigError
 from jobs.site import Partition, Site, is_mig, parse_gres, parse_limit, parse_node, parse_partition
 from jobs.slurm import parse_fields
 from jobs.spec import JobSpec
+from tests.architecture.source import ROOT
 
 NODE = (
     "NodeName=gpu7 Arch=x86_64 CoresPerSocket=48 CPUAlloc=0 CPUTot=96 CPULoad=0.10 "
@@ -143,3 +147,11 @@ def test_a_site_of_slices_names_the_slice_in_its_profile() -> None:
     text = profile_text(replace(site, nodes=sliced), has_infiniband=True)
     assert "gpu_type: 1g.10gb" in text and "nccl_infiniband" in text
     assert "MIG" in words(replace(site, nodes=sliced), "note")
+
+
+def test_without_slurm_the_doctor_says_where_to_run_it() -> None:
+    command = [sys.executable, "-m", "jobs", "doctor"]
+    env = {**os.environ, "PATH": "/nowhere"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "run this on a login node" in done.stderr
